@@ -1,0 +1,35 @@
+"""The seam of every generator: text (and a latent) -> a batch of fields."""
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from scaledreamer.fields.base import SdfField
+
+
+class Generator(nn.Module):
+    """Maps text embeddings to fields, one per prompt.
+
+    Class attributes tell the rest of the system what to feed it; pairs that do not fit are refused when the
+    configuration is composed.
+    """
+
+    text: ClassVar[Literal["global", "local"]] = "global"
+    """``global``: text is the pooled embedding [P, D]; ``local``: the tokens of the plain prompt [P, L, D]."""
+    field: ClassVar[Literal["sdf", "density"]] = "sdf"
+    """Kind of field that forward returns; a renderer lists the kinds it renders."""
+    latent_dim: int = 0
+    """Width of the latent z that forward takes; 0 when it takes none."""
+
+    def forward(
+        self, text: Tensor, latent: Tensor | None = None, random: torch.Generator | None = None
+    ) -> SdfField:
+        """Fields of P prompts.
+
+        Args:
+            text: [P, D] or [P, L, D], see :attr:`text`.
+            latent: z [P, latent_dim], standard normal in training; None stands for zeros.
+            random: source of the generator's own noise in training; None turns that noise off.
+        """
+        raise NotImplementedError

@@ -1,0 +1,66 @@
+"""The seam between guidance and a frozen denoiser.
+
+A prior is a plain object, not an ``nn.Module``: its weights must stay out of checkpoints, of ``parameters()`` and
+of DDP. Its constructor only reads sizes; weights load in :meth:`Prior.setup`.
+
+Axes: N network inputs, B images, h w latent height and width, L tokens, D text width, T timesteps.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TextEncoding:
+    """What a prior's text encoder says of N texts."""
+
+    pooled: Tensor  # [N, D]  the "global" embedding (pooler output)
+    tokens: Tensor  # [N, L, D]  the "local" embeddings (last hidden state)
+
+
+class Prior(Protocol):
+    """A frozen text-to-image (or multi-view) diffusion model."""
+
+    views: int  # images that are denoised together: 1, or 4 for MVDream
+    image_size: int  # side in pixels of the images it encodes; renders are resized to it
+    latent_shape: tuple[int, int, int]  # (channels, h, w)
+    text_dim: int  # D
+    text_length: int  # L
+    num_timesteps: int  # T
+    alphas_cumprod: Tensor  # [T] float32 on the device, after setup
+    negative_prompt: str
+    fingerprint: str  # names the text encoder's weights; text caches are keyed by it
+
+    def setup(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Load the denoiser and image encoder; frozen, in eval mode."""
+        ...
+
+    def encode_text(self, prompts: Sequence[str]) -> TextEncoding:
+        """Embed texts in batches, on the device and in the dtype of setup; cut at L tokens, end token kept.
+
+        Loads the text encoder at first use; :meth:`release_text_encoder` frees it.
+        """
+        ...
+
+    def release_text_encoder(self) -> None: ...
+
+    def encode_images(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Images [B, 3, image_size, image_size] in [-1, 1] -> scaled latents [B, *latent_shape], differentiable.
+
+        ``noise`` [B, *latent_shape] is the standard normal draw of the encoder's posterior.
+        """
+        ...
+
+    def predict_noise(
+        self, latents: Tensor, timesteps: Tensor, tokens: Tensor, c2w: Tensor | None = None
+    ) -> Tensor:
+        """Noise estimates [N, *latent_shape] for noisy latents [N, *latent_shape], timesteps [N], tokens [N, L, D].
+
+        ``c2w`` [N, 4, 4] is for multi-view priors, whose N counts views of one object consecutively.
+        Other parametrisations (v-prediction) are converted to noise here.
+        """
+        ...
