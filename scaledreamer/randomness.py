@@ -8,7 +8,7 @@ process with batch N * B would have drawn.
 import torch
 from torch import Tensor
 
-_MIX = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: spreads consecutive steps over the seed space
+_SEED_MIX, _STEP_MIX = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03  # odd 64-bit constants: near seeds land far apart
 _MASK = (1 << 63) - 1
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 SHARED = Path(os.environ.get("SCALEDREAMER_SHARED", Path(__file__).parents[2] / "shared"))
-"""Folder with the reference's numbers and the published prompt files; tests that need it skip where it is absent."""
+"""Folder of the reference's numbers and the published prompt files; tests that need it skip without it."""
 
 torch.set_num_threads(2)
 

@@ -2,10 +2,10 @@
 
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
 from scaledreamer.fields.base import SdfField
+from scaledreamer.randomness import StepRandom
 
 
 class Generator(nn.Module):
@@ -22,9 +22,7 @@ class Generator(nn.Module):
     latent_dim: int = 0
     """Width of the latent z that forward takes; 0 when it takes none."""
 
-    def forward(
-        self, text: Tensor, latent: Tensor | None = None, random: torch.Generator | None = None
-    ) -> SdfField:
+    def forward(self, text: Tensor, latent: Tensor | None = None, random: StepRandom | None = None) -> SdfField:
         """Fields of P prompts.
 
         Args:

@@ -46,7 +46,9 @@ class Prior(Protocol):
         """
         ...
 
-    def release_text_encoder(self) -> None: ...
+    def release_text_encoder(self) -> None:
+        """Free the text encoder's memory; a later :meth:`encode_text` loads it again."""
+        ...
 
     def encode_images(self, images: Tensor, noise: Tensor) -> Tensor:
         """Images [B, 3, image_size, image_size] in [-1, 1] -> scaled latents [B, *latent_shape], differentiable.

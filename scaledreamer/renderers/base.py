@@ -10,6 +10,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from scaledreamer.cameras import Rays
+from scaledreamer.randomness import StepRandom
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,13 @@ class Renderer(nn.Module):
     fields: ClassVar[tuple[str, ...]] = ("sdf",)
     """Kinds of field it renders (``Generator.field``)."""
 
-    def forward(self, field, rays: Rays, background: Tensor, random=None) -> Rendering:
+    def forward(self, field, rays: Rays, background: Tensor, random: StepRandom | None = None) -> Rendering:
         """Render B images.
 
         Args:
             field: the P fields; B must be a multiple of P, views of a prompt consecutive.
             rays: of B images.
             background: colours [B, H, W, 3] behind the field.
-            random: a :class:`scaledreamer.randomness.StepRandom` jitters the samples (training);
-                None samples at the centres (evaluation).
+            random: jitters the samples (training); None samples at the centres (evaluation).
         """
         raise NotImplementedError
