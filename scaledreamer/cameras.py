@@ -8,7 +8,6 @@ Axes: B cameras, H W pixels.
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 

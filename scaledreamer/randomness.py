@@ -26,9 +26,8 @@ class StepRandom:
     ) -> None:
         self.device = torch.device(device)
         self.rank, self.world_size = rank, world_size
-        self._generator = torch.Generator(self.device).manual_seed(
-            (seed * _MIX + step * 0xD1B54A32D192ED03) & _MASK
-        )
+        mixed = (seed * _SEED_MIX + step * _STEP_MIX) & _MASK
+        self._generator = torch.Generator(self.device).manual_seed(mixed)
 
     def _mine(self, draw, shape: tuple[int, ...]) -> Tensor:
         everyone = draw(self.world_size * shape[0], *shape[1:], generator=self._generator, device=self.device)

@@ -38,9 +38,7 @@ def goldens():
         if not path.exists():
             pytest.skip(f"no golden numbers at {path.parent}")
         tensors = path.with_suffix(".safetensors")
-        return Golden(
-            tensors=load_file(tensors) if tensors.exists() else {}, meta=json.loads(path.read_text("utf-8"))
-        )
+        return Golden(tensors=load_file(tensors) if tensors.exists() else {}, meta=json.loads(path.read_text("utf-8")))
 
     return load
 

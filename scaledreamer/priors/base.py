@@ -57,9 +57,7 @@ class Prior(Protocol):
         """
         ...
 
-    def predict_noise(
-        self, latents: Tensor, timesteps: Tensor, tokens: Tensor, c2w: Tensor | None = None
-    ) -> Tensor:
+    def predict_noise(self, latents: Tensor, timesteps: Tensor, tokens: Tensor, c2w: Tensor | None = None) -> Tensor:
         """Noise estimates [N, *latent_shape] for noisy latents [N, *latent_shape], timesteps [N], tokens [N, L, D].
 
         ``c2w`` [N, 4, 4] is for multi-view priors, whose N counts views of one object consecutively.

@@ -1,0 +1,55 @@
+"""Check every job of a sweep before the first one starts."""
+
+import itertools
+import sys
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from scaledreamer.cli import report
+from scaledreamer.config.check import check
+
+LIMIT = 64
+"""Jobs that are all checked; of larger sweeps every value is checked once, not every combination."""
+
+
+class CheckSweep(Callback):
+    """Hydra calls this before it starts the jobs of ``--multirun``."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Compose and check each job; leave with exit code 1 at the first mistake, before any job has started."""
+        loader = GlobalHydra.instance().config_loader()
+        try:
+            for overrides in jobs(list(config.hydra.overrides.task)):
+                job = loader.load_configuration(
+                    config_name=config.hydra.job.config_name,
+                    overrides=[*config.hydra.overrides.hydra, *overrides],
+                    run_mode=RunMode.RUN,
+                )
+                check(job)
+        except Exception as error:
+            # Hydra turns an exception of a callback into a warning; leaving is the only way to stop the sweep.
+            report(error)
+            sys.exit(1)
+
+
+def jobs(overrides: list[str]) -> list[list[str]]:
+    """The overrides of each job of a basic sweep, or of enough jobs to see every value when there are many."""
+    axes = []
+    for override in OverridesParser.create().parse_overrides(overrides):
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            axes.append([override.input_line or f"{key}={override.get_value_element_as_str()}"])
+    count = 1
+    for axis in axes:
+        count *= len(axis)
+    if count <= LIMIT:
+        return [list(job) for job in itertools.product(*axes)]
+    longest = max(len(axis) for axis in axes)
+    return [[axis[min(i, len(axis) - 1)] for axis in axes] for i in range(longest)]

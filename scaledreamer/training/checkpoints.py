@@ -1,0 +1,125 @@
+"""Checkpoints: written whole or not at all, safe to load, tied to the configuration that made them."""
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from scaledreamer import __version__
+from scaledreamer.constraints import PositiveInt
+from scaledreamer.errors import UserError
+from scaledreamer.training.callback import StepCallback
+
+MUST_AGREE = ("generator", "background", "renderer", "optimizer", "parameter_groups", "corpus", "seed")
+"""Parts of the configuration whose change would make the saved state mean something else."""
+
+MAY_DIFFER = ("corpus.batch_size",)
+
+
+class Checkpoints(StepCallback):
+    """Keeps ``last.ckpt`` fresh and one checkpoint of every N steps for good.
+
+    Args:
+        last_every: optimiser steps between refreshes of ``last.ckpt``.
+        keep_every: optimiser steps between checkpoints that are kept as ``step-NNNNNNN.ckpt``.
+        directory: of the run.
+        config: resolved, plain; saved in every checkpoint.
+    """
+
+    def __init__(
+        self, *, last_every: PositiveInt, keep_every: PositiveInt, directory: Path, config: dict[str, Any]
+    ) -> None:
+        self.last_every, self.keep_every = last_every, keep_every
+        self.folder = directory / "checkpoints"
+        self.config = config
+
+    def on_step(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
+        """Save when due, and at the end."""
+        if step % self.keep_every == 0 or step >= trainer.max_steps:
+            self._keep(trainer, step)
+        elif step % self.last_every == 0:
+            trainer.save_checkpoint(self.folder / "last.ckpt")
+
+    def _keep(self, trainer: pl.Trainer, step: int) -> None:
+        kept = self.folder / f"step-{step:07d}.ckpt"
+        trainer.save_checkpoint(kept)
+        if trainer.is_global_zero:
+            _link(kept, self.folder / "last.ckpt")
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Say in the checkpoint what made it."""
+        checkpoint["scaledreamer"] = {"version": __version__, "config": self.config}
+
+
+def _link(target: Path, name: Path) -> None:
+    """Make ``name`` a second name of the file ``target`` (a copy where the file system has no links)."""
+    temporary = name.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(target, temporary)
+    except OSError:
+        shutil.copyfile(target, temporary)
+    os.replace(temporary, name)
+
+
+def find(resume: str | None, directory: Path) -> Path | None:
+    """The checkpoint that ``resume`` means for the run in ``directory``; None starts from the beginning.
+
+    ``auto``: the newest of this run's own, None where it has none. A path: that file, or the newest of that run.
+
+    Raises:
+        UserError: a path that holds no checkpoint.
+    """
+    if resume is None:
+        return None
+    if resume == "auto":
+        return newest(directory)
+    path = Path(resume)
+    found = path if path.is_file() else newest(path)
+    if found is None:
+        raise UserError(f"resume={resume}: no checkpoint there; give a .ckpt file, a run's folder or 'auto'.")
+    return found
+
+
+def newest(directory: Path) -> Path | None:
+    """The checkpoint of a run with the most steps, or None."""
+    files = [*directory.glob("checkpoints/*.ckpt"), *directory.glob("*.ckpt")]
+    return max(files, key=lambda f: f.stat().st_mtime_ns, default=None)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint's content on the CPU, memory-mapped; executes nothing from the file.
+
+    Raises:
+        UserError: not a checkpoint of this project, or damaged.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint["scaledreamer"]["config"]
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, OSError) as error:
+        raise UserError(
+            f"{path}: not a readable checkpoint of scaledreamer ({type(error).__name__}: {error})."
+        ) from error
+    return checkpoint
+
+
+def require_same(path: Path, config: dict[str, Any]) -> None:
+    """Raise :class:`UserError` unless the checkpoint's state means the same under ``config``; names each difference."""
+    saved = read(path)["scaledreamer"]["config"]
+    differences = [d for part in MUST_AGREE for d in _differences(part, saved.get(part), config.get(part))]
+    if differences:
+        lines = "\n  ".join(f"{key}: {old!r} in the checkpoint, {new!r} in this run" for key, old, new in differences)
+        raise UserError(f"{path} was made with another configuration:\n  {lines}\nresume it with the same options.")
+
+
+def _differences(key: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
+    if key in MAY_DIFFER or old == new:
+        return []
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = dict.fromkeys([*old, *new])
+        return [d for k in keys for d in _differences(f"{key}.{k}", old.get(k), new.get(k))]
+    return [(key, old, new)]

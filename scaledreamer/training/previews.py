@@ -1,0 +1,78 @@
+"""Pictures of fixed prompts while a run trains, on disk and in the loggers.
+
+Axes: P prompts, V views per prompt, H W pixels.
+"""
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from scaledreamer.constraints import PositiveInt
+from scaledreamer.system import TextTo3D
+from scaledreamer.text.embedding import TextEmbedding
+from scaledreamer.training.callback import StepCallback
+from scaledreamer.training.loggers import log_image
+
+
+class Previews(StepCallback):
+    """Renders a grid (a row per prompt, a column per view) every N steps and at the end.
+
+    Args:
+        every: optimiser steps between grids.
+        prompts: how many of the corpus's validation prompts are shown.
+        views: per prompt, on a circle.
+        size: side of each picture in pixels.
+        directory: of the run.
+    """
+
+    def __init__(
+        self, *, every: PositiveInt, prompts: PositiveInt, views: PositiveInt, size: PositiveInt, directory: Path
+    ) -> None:
+        self.every, self.prompts, self.views, self.size = every, prompts, views, size
+        self.folder = directory / "previews"
+        self.shown: list[str] = []
+        self.text: TextEmbedding | None = None
+
+    def show(self, prompts: list[str], text: TextEmbedding) -> None:
+        """Give the prompts and their embeddings [P]; called once, before training."""
+        self.shown, self.text = prompts, text
+
+    def on_step(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
+        """Render when due and at the end, on the first process."""
+        if trainer.is_global_zero and (step % self.every == 0 or step >= trainer.max_steps):
+            assert isinstance(module, TextTo3D)
+            picture, opacity = self.render(module)
+            save_png(picture, self.folder / f"step-{step:07d}.png")
+            for logger in trainer.loggers:
+                logger.log_metrics({"val/opacity": opacity}, step=step)
+                log_image(logger, "val/preview", picture, step=step, caption=" | ".join(self.shown))
+
+    @torch.no_grad()
+    def render(self, system: TextTo3D) -> tuple[Tensor, float]:
+        """(grid [P * size, V * size, 3] in [0, 1] on the CPU, mean opacity); leaves the system's mode as it was."""
+        assert self.text is not None
+        training = system.training
+        system.eval()
+        cameras = system.cameras.orbit(self.views, device=system.device)
+        rows, opacity = [], 0.0
+        for i in range(len(self.shown)):  # one at a time: a preview must not need more memory than a step
+            text = TextEmbedding(pooled=self.text.pooled[i : i + 1], tokens=self.text.tokens[i : i + 1])
+            with system.trainer.precision_plugin.forward_context():
+                rendering = system.render(text.to(system.device), cameras, self.size)
+            rows.append(torch.cat(list(rendering.rgb.float().clamp(0, 1)), dim=1).cpu())
+            opacity += float(rendering.opacity.mean()) / len(self.shown)
+        system.train(training)
+        return torch.cat(rows), opacity
+
+
+def save_png(picture: Tensor, path: Path) -> None:
+    """Write a picture [H, W, 3] in [0, 1] as PNG."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = (picture * 255).round().to(torch.uint8).numpy()
+    temporary = path.with_suffix(".tmp")
+    Image.fromarray(pixels).save(temporary, format="PNG")
+    temporary.replace(path)

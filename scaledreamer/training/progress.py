@@ -1,0 +1,119 @@
+"""What a person sees while a run trains: a bar on a terminal, a line now and then in a file."""
+
+import math
+import sys
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+from scaledreamer.constraints import PositiveFloat
+
+
+class ProgressBar(LightningProgressBar):
+    """Step, loss, opacity, steps per second and time left.
+
+    Args:
+        line_every: seconds between lines where the output is not a terminal (a file, SLURM).
+    """
+
+    def __init__(self, *, line_every: PositiveFloat = 30.0) -> None:
+        super().__init__()
+        self.line_every = line_every
+        self._console = Console(file=sys.stderr)
+        self._bar: Progress | None = None
+        self._enabled = True
+        self._meter = Meter()
+        self._last_line = 0.0
+
+    def disable(self) -> None:
+        """Called by Lightning on processes other than the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """The opposite of :meth:`disable`."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the bar; the meter starts here, so loading is not counted."""
+        self._meter.start(trainer.global_step)
+        self._last_line = time.monotonic()
+        if self._enabled and self._console.is_terminal:
+            self._bar = Progress(
+                SpinnerColumn(),
+                TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+                BarColumn(),
+                TextColumn("{task.description}"),
+                console=self._console,
+            )
+            self._task = self._bar.add_task("starting", total=trainer.max_steps, completed=trainer.global_step)
+            self._bar.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Refresh; figures are those last logged, so that no step waits for the device."""
+        self._meter.tick(trainer.global_step)
+        if not self._enabled:
+            return
+        if self._bar is not None:
+            self._bar.update(self._task, completed=trainer.global_step, description=self._describe(trainer))
+        elif time.monotonic() - self._last_line >= self.line_every or trainer.global_step == trainer.max_steps:
+            self._last_line = time.monotonic()
+            self._console.print(
+                f"step {trainer.global_step}/{trainer.max_steps}  {self._describe(trainer)}", highlight=False
+            )
+
+    def _describe(self, trainer: pl.Trainer) -> str:
+        figures = trainer.logged_metrics
+        parts = [f"{n} {float(figures[f'train/{n}']):.4g}" for n in ("loss", "opacity") if f"train/{n}" in figures]
+        rate = self._meter.rate
+        if rate:
+            left = (trainer.max_steps - trainer.global_step) / rate
+            parts += [f"{rate:.2f} steps/s" if rate >= 1 else f"{1 / rate:.1f} s/step", f"{duration(left)} left"]
+        return "  ".join(parts)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Leave the terminal as it was, also after an error."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class Meter:
+    """Steps per second over the last half minute or so (an exponential mean over wall time)."""
+
+    def __init__(self, horizon: float = 30.0) -> None:
+        self.horizon = horizon
+        self.rate = 0.0
+        self._steps, self._time, self._weight = 0, 0.0, 0.0
+
+    def start(self, step: int) -> None:
+        """Begin measuring at ``step``."""
+        self._steps, self._time, self._weight, self.rate = step, time.monotonic(), 0.0, 0.0
+
+    def tick(self, step: int) -> None:
+        """``step`` optimiser steps are done now."""
+        now = time.monotonic()
+        elapsed, done = now - self._time, step - self._steps
+        if done <= 0 or elapsed <= 0:
+            return
+        keep = math.exp(-elapsed / self.horizon) * self._weight
+        self.rate = (keep * self.rate + (1 - math.exp(-elapsed / self.horizon)) * done / elapsed) / (
+            keep + 1 - math.exp(-elapsed / self.horizon)
+        )
+        self._weight = keep + 1 - math.exp(-elapsed / self.horizon)
+        self._steps, self._time = step, now
+
+
+def duration(seconds: float) -> str:
+    """``75`` -> ``1m15s``; ``90061`` -> ``1d1h``: the two largest units."""
+    seconds = int(seconds)
+    units = [(86400, "d"), (3600, "h"), (60, "m"), (1, "s")]
+    parts = []
+    for size, letter in units:
+        if seconds >= size or parts or letter == "s":
+            parts.append(f"{seconds // size}{letter}")
+            seconds %= size
+    return "".join(parts[:2])

@@ -1,0 +1,77 @@
+"""Lightning's Trainer, with the arguments that a run may set."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from scaledreamer.constraints import NonNegativeFloat, PositiveInt
+from scaledreamer.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback, Trainer
+    from lightning.pytorch.loggers import Logger
+
+
+def trainer(
+    *,
+    max_steps: PositiveInt,
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto",
+    devices: PositiveInt | Literal["auto"] = 1,
+    num_nodes: PositiveInt = 1,
+    strategy: str = "auto",
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
+    accumulate_grad_batches: PositiveInt = 1,
+    gradient_clip_val: NonNegativeFloat | None = None,
+    log_every_n_steps: PositiveInt = 10,
+    threads: PositiveInt | None = None,
+    lightning: dict[str, Any] | None = None,
+    callbacks: Sequence["Callback"] = (),
+    logger: Sequence["Logger"] = (),
+    directory: Path,
+) -> "Trainer":
+    """A trainer for ``max_steps`` optimiser steps.
+
+    Args:
+        strategy: of Lightning: ``auto``, ``ddp``, ...
+        gradient_clip_val: largest norm of the whole gradient; None does not clip.
+        log_every_n_steps: optimiser steps between figures; reading them waits for the device.
+        threads: CPU threads of PyTorch; None leaves its choice.
+        lightning: any other argument of ``lightning.pytorch.Trainer``.
+        directory: of the run.
+
+    Raises:
+        UserError: the machine lacks the accelerator or the devices, or ``lightning`` has an unknown argument.
+    """
+    import torch
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise UserError("trainer.accelerator=gpu: PyTorch sees no GPU here; use trainer=cpu.")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("high")  # TF32 on GPUs, as the reference's convolutions; no effect on CPUs
+    try:
+        return Trainer(
+            max_steps=max_steps,
+            max_epochs=-1,
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy=strategy,
+            precision=precision,
+            accumulate_grad_batches=accumulate_grad_batches,
+            gradient_clip_val=gradient_clip_val,
+            log_every_n_steps=log_every_n_steps,
+            callbacks=list(callbacks),
+            logger=list(logger),
+            default_root_dir=directory,
+            enable_checkpointing=False,  # ours: scaledreamer.training.checkpoints
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # ours: the sampler knows ranks
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            **(lightning or {}),
+        )
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
