@@ -9,7 +9,7 @@ from scaledreamer.config.signature import Problem
 
 def problems_of_pairs(tree: dict[str, Any]) -> list[Problem]:
     """Mistakes that no single signature can see, in a configuration whose nodes are right one by one."""
-    return [*_field_kind(tree), *_views(tree), *_precision(tree)]
+    return [*_field_kind(tree), *_views(tree), *_prompts(tree), *_precision(tree)]
 
 
 def _field_kind(tree: dict[str, Any]) -> list[Problem]:
@@ -39,6 +39,16 @@ def _views(tree: dict[str, Any]) -> list[Problem]:
             f"{together}, not {shown}.",
         )
     ]
+
+
+def _prompts(tree: dict[str, Any]) -> list[Problem]:
+    corpus = tree["corpus"]
+    sources = [key for key in ("source", "path", "prompt") if corpus.get(key) is not None]
+    if not sources and {"source", "path", "prompt"} <= set(corpus):
+        return [Problem("corpus", "has no prompts; set corpus.prompt='\"a corgi\"' or corpus.path=prompts.txt.")]
+    if {"path", "prompt"} <= set(sources):
+        return [Problem("corpus", "corpus.path and corpus.prompt are both set; give one of them.")]
+    return []
 
 
 def _precision(tree: dict[str, Any]) -> list[Problem]:

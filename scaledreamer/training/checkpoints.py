@@ -14,10 +14,8 @@ from scaledreamer.constraints import PositiveInt
 from scaledreamer.errors import UserError
 from scaledreamer.training.callback import StepCallback
 
-MUST_AGREE = ("generator", "background", "renderer", "optimizer", "parameter_groups", "corpus", "seed")
-"""Parts of the configuration whose change would make the saved state mean something else."""
-
-MAY_DIFFER = ("corpus.batch_size",)
+MUST_AGREE = ("generator", "background", "optimizer", "parameter_groups", "seed")
+"""Parts of the configuration whose change would give the saved state another meaning (the corpus checks itself)."""
 
 
 class Checkpoints(StepCallback):
@@ -117,7 +115,7 @@ def require_same(path: Path, config: dict[str, Any]) -> None:
 
 
 def _differences(key: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
-    if key in MAY_DIFFER or old == new:
+    if old == new:
         return []
     if isinstance(old, dict) and isinstance(new, dict):
         keys = dict.fromkeys([*old, *new])

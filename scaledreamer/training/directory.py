@@ -16,7 +16,7 @@ import yaml
 
 from scaledreamer.errors import UserError
 
-PACKAGES = [
+PACKAGES = (
     "scaledreamer",
     "torch",
     "lightning",
@@ -28,7 +28,7 @@ PACKAGES = [
     "safetensors",
     "numpy",
     "wandb",
-]
+)
 
 
 def record(directory: Path, config: dict[str, Any]) -> None:

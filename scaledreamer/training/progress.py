@@ -1,8 +1,8 @@
 """What a person sees while a run trains: a bar on a terminal, a line now and then in a file."""
 
-import math
 import sys
 import time
+from collections import deque
 from typing import Any
 
 import lightning.pytorch as pl
@@ -39,7 +39,7 @@ class ProgressBar(LightningProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the bar; the meter starts here, so loading is not counted."""
-        self._meter.start(trainer.global_step)
+        self._meter.tick(trainer.global_step, time.monotonic())
         self._last_line = time.monotonic()
         if self._enabled and self._console.is_terminal:
             self._bar = Progress(
@@ -54,7 +54,7 @@ class ProgressBar(LightningProgressBar):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Refresh; figures are those last logged, so that no step waits for the device."""
-        self._meter.tick(trainer.global_step)
+        self._meter.tick(trainer.global_step, time.monotonic())
         if not self._enabled:
             return
         if self._bar is not None:
@@ -82,29 +82,25 @@ class ProgressBar(LightningProgressBar):
 
 
 class Meter:
-    """Steps per second over the last half minute or so (an exponential mean over wall time)."""
+    """Steps per second over the last ``horizon`` seconds."""
 
     def __init__(self, horizon: float = 30.0) -> None:
         self.horizon = horizon
-        self.rate = 0.0
-        self._steps, self._time, self._weight = 0, 0.0, 0.0
+        self._ticks: deque[tuple[float, int]] = deque()  # (time, steps done)
 
-    def start(self, step: int) -> None:
-        """Begin measuring at ``step``."""
-        self._steps, self._time, self._weight, self.rate = step, time.monotonic(), 0.0, 0.0
+    def tick(self, step: int, now: float) -> None:
+        """``step`` optimiser steps are done at the time ``now`` (seconds)."""
+        self._ticks.append((now, step))
+        while len(self._ticks) > 2 and self._ticks[0][0] < now - self.horizon:
+            self._ticks.popleft()
 
-    def tick(self, step: int) -> None:
-        """``step`` optimiser steps are done now."""
-        now = time.monotonic()
-        elapsed, done = now - self._time, step - self._steps
-        if done <= 0 or elapsed <= 0:
-            return
-        keep = math.exp(-elapsed / self.horizon) * self._weight
-        self.rate = (keep * self.rate + (1 - math.exp(-elapsed / self.horizon)) * done / elapsed) / (
-            keep + 1 - math.exp(-elapsed / self.horizon)
-        )
-        self._weight = keep + 1 - math.exp(-elapsed / self.horizon)
-        self._steps, self._time = step, now
+    @property
+    def rate(self) -> float:
+        """Steps per second; 0 before the first step is done."""
+        if len(self._ticks) < 2 or self._ticks[-1][0] == self._ticks[0][0]:
+            return 0.0
+        (start, first), (end, last) = self._ticks[0], self._ticks[-1]
+        return (last - first) / (end - start)
 
 
 def duration(seconds: float) -> str:
