@@ -22,7 +22,15 @@ class FieldSamples:
 class SdfField(Protocol):
     """Made once per step by a generator (cheap to hold), then asked by every ray."""
 
-    radius: float  # half the side of the bounding box, world units
+    @property
+    def radius(self) -> float:
+        """Half the side of the bounding box, world units."""
+        ...
+
+    @property
+    def prompts(self) -> int:
+        """P, the number of shapes."""
+        ...
 
     def sdf(self, points: Tensor) -> Tensor:
         """Signed distances [P, N] at points [P, N, 3]."""
