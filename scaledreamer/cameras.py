@@ -3,12 +3,18 @@
 World: right-handed, +z up; azimuth is measured from +x towards +y (0 is the front), elevation from the xy plane.
 Cameras look at the origin. ``c2w`` is OpenGL style: columns right, up, backward, position. Angles are in degrees.
 
-Axes: B cameras, H W pixels.
+Axes: P prompts, V views per prompt, B = P * V cameras (views of a prompt consecutive), H W pixels.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from scaledreamer.constraints import PositiveFloat, PositiveInt, Range
+from scaledreamer.randomness import StepRandom
 
 
 @dataclass(frozen=True)
@@ -34,4 +40,106 @@ class Cameras:
 
     def rays(self, height: int, width: int) -> Rays:
         """Rays of all pixels; (i, j) maps to ((i + 0.5 - W/2)/f, -(j + 0.5 - H/2)/f, -1) in camera space."""
-        raise NotImplementedError
+        device = self.c2w.device
+        focal = 0.5 * height / torch.tan(torch.deg2rad(self.fovy) / 2)  # [B] pixels
+        i = torch.arange(width, device=device) + 0.5 - width / 2
+        j = torch.arange(height, device=device) + 0.5 - height / 2
+        y, x = torch.meshgrid(-j, i, indexing="ij")  # [H, W]
+        across = torch.stack([x, y], dim=-1) / focal.view(-1, 1, 1, 1)  # [B, H, W, 2]
+        local = torch.cat([across, -torch.ones_like(across[..., :1])], dim=-1)
+        directions = F.normalize(torch.einsum("bhwk,bck->bhwc", local, self.c2w[:, :3, :3]), dim=-1)
+        return Rays(origins=self.c2w[:, None, None, :3, 3].expand_as(directions), directions=directions)
+
+
+def look_at_origin(*, azimuth: Tensor, elevation: Tensor, distance: Tensor, fovy: Tensor) -> Cameras:
+    """Cameras [B] from angles in degrees [B] and distances [B]; elevations of exactly +-90 are undefined."""
+    a, e = torch.deg2rad(azimuth), torch.deg2rad(elevation)
+    backward = torch.stack([e.cos() * a.cos(), e.cos() * a.sin(), e.sin()], dim=-1)  # [B, 3]
+    right = torch.stack([-a.sin(), a.cos(), torch.zeros_like(a)], dim=-1)
+    up = torch.linalg.cross(backward, right, dim=-1)
+    c2w = torch.eye(4, device=a.device, dtype=a.dtype).repeat(a.shape[0], 1, 1)
+    c2w[:, :3] = torch.stack([right, up, backward, backward * distance[:, None]], dim=-1)
+    return Cameras(c2w=c2w, fovy=fovy, azimuth=azimuth, elevation=elevation, distance=distance)
+
+
+class RandomCameras:
+    """How training cameras are drawn, where evaluation cameras stand, and how large their pictures are.
+
+    Args:
+        distance: from the origin, world units; with ``relative_distance`` in units of 1 / tan(fovy / 2), so that an
+            object fills the same part of the picture whatever the field of view.
+        fovy, azimuth, elevation: ranges in degrees.
+        views_per_prompt: V.
+        layout: ``independent`` draws every camera by itself, azimuths stratified over the whole batch;
+            ``ring`` spaces the views of a prompt equally in azimuth, at one elevation, distance and field of view.
+        image_size: side of a training render in pixels.
+        test_distance, test_fovy, test_elevation: of the evaluation circle.
+        test_image_size: side of an evaluation render in pixels.
+    """
+
+    def __init__(
+        self,
+        *,
+        distance: Range = (1.0, 1.5),
+        relative_distance: bool = False,
+        fovy: Range = (40.0, 70.0),
+        azimuth: Range = (-180.0, 180.0),
+        elevation: Range = (-10.0, 45.0),
+        views_per_prompt: PositiveInt = 1,
+        layout: Literal["independent", "ring"] = "independent",
+        image_size: PositiveInt = 64,
+        test_distance: PositiveFloat = 1.5,
+        test_fovy: PositiveFloat = 70.0,
+        test_elevation: float = 15.0,
+        test_image_size: PositiveInt = 512,
+    ) -> None:
+        self.distance, self.relative_distance = distance, relative_distance
+        self.fovy, self.azimuth, self.elevation = fovy, azimuth, elevation
+        self.views_per_prompt, self.layout = views_per_prompt, layout
+        self.image_size, self.test_image_size = image_size, test_image_size
+        self.test_distance, self.test_fovy, self.test_elevation = test_distance, test_fovy, test_elevation
+
+    def sample(self, prompts: int, random: StepRandom) -> Cameras:
+        """Training cameras [P * V] of P prompts."""
+        views = self.views_per_prompt
+        together = views if self.layout == "ring" else 1  # cameras that share all but their azimuth
+        count = prompts * views // together
+        fovy = _between(self.fovy, random.uniform(count))
+        distance = _between(self.distance, random.uniform(count))
+        if self.relative_distance:
+            distance = distance / torch.tan(torch.deg2rad(fovy) / 2)
+        elevation = self._elevation(random, count)
+        if self.layout == "ring":
+            steps = torch.arange(views, device=random.device)
+            turn = (random.uniform(count)[:, None] + steps).flatten() / views  # [P * V]
+        else:
+            turn = (random.uniform(count) + random.global_rows(count)) / (random.world_size * count)
+        return look_at_origin(
+            azimuth=_between(self.azimuth, turn),
+            elevation=elevation.repeat_interleave(together),
+            distance=distance.repeat_interleave(together),
+            fovy=fovy.repeat_interleave(together),
+        )
+
+    def _elevation(self, random: StepRandom, count: int) -> Tensor:
+        """Half of the cameras uniform in angle, half uniform on the sphere between the two parallels."""
+        angle = _between(self.elevation, random.uniform(count))
+        low, high = (torch.deg2rad(torch.tensor(e)).sin().item() for e in self.elevation)
+        sphere = torch.rad2deg(torch.asin(_between((low, high), random.uniform(count))))
+        return torch.where(random.uniform(count) < 0.5, angle, sphere)
+
+    def orbit(self, views: int, *, device: torch.device | str = "cpu") -> Cameras:
+        """Evaluation cameras [views] on a full circle, the first one at the front."""
+        azimuth = torch.arange(views, device=device) * (360 / views)
+        ones = torch.ones_like(azimuth)
+        return look_at_origin(
+            azimuth=azimuth,
+            elevation=self.test_elevation * ones,
+            distance=self.test_distance * ones,
+            fovy=self.test_fovy * ones,
+        )
+
+
+def _between(span: tuple[float, float], share: Tensor) -> Tensor:
+    low, high = span
+    return low + (high - low) * share

@@ -1,0 +1,1 @@
+"""Score distillation: prior + rule + timestep schedule + view prompts -> a loss on renders."""
