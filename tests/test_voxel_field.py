@@ -4,6 +4,7 @@ import torch
 
 from scaledreamer.fields.mlp import MLP
 from scaledreamer.fields.voxel import VoxelField
+from scaledreamer.generators.conv3d import Conv3DGenerator
 
 
 def golden_field(golden, batch=slice(None), clamp=True):
@@ -38,9 +39,24 @@ def test_golden_samples_alone_and_in_a_batch(goldens):
 
 
 def test_golden_gradients(goldens):
+    """From points, text and latent through the generator to the differences of the sdf."""
     golden = goldens("conv3d_field")
     case = golden.tensors
-    field = golden_field(golden, slice(0, 1))
+    generator = Conv3DGenerator(
+        text_dim=7,
+        latent_dim=6,
+        w_dim=10,
+        resolution=16,
+        widths=(20, 16, 12),
+        channels=8,
+        noise="none",
+        clamp_offsets=True,
+    )
+    state = {k.removeprefix("space_generator."): v for k, v in golden.case("state").items() if k != "bbox"}
+    generator.load_state_dict(state)
+    z, c = case["in.z"][:1].clone().requires_grad_(), case["in.c"][:1].clone().requires_grad_()
+    field = generator(c, z)
+    torch.testing.assert_close(field.voxels, case["out.space_cache"][:1], rtol=1e-4, atol=1e-5)
     points = case["in.points"][:1, 6:].clone().requires_grad_()
     sampled = field.query(points)
     features = torch.logit(sampled.color)
@@ -53,10 +69,12 @@ def test_golden_gradients(goldens):
     )
     torch.testing.assert_close(loss, case["out.loss_b1"], rtol=1e-3, atol=1e-5)
     loss.backward()
-    torch.testing.assert_close(points.grad, case["grad.points"], rtol=1e-2, atol=1e-4)
-    for name, network in (("sdf_network", field.sdf_network), ("feature_network", field.feature_network)):
-        for key, parameter in network.named_parameters():
-            torch.testing.assert_close(parameter.grad, case[f"grad.{name}.{key}"], rtol=1e-3, atol=1e-5)
+    found = {"points": points.grad, "z": z.grad, "c": c.grad}
+    found |= {name: parameter.grad for name, parameter in generator.named_parameters()}
+    expected = {k.removeprefix("space_generator."): v for k, v in golden.case("grad").items()}
+    assert len(expected) == 10
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-5, msg=lambda m, k=key: f"{k}: {m}")
 
 
 def empty_field(prompts=1, **options):

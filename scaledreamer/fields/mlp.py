@@ -1,6 +1,7 @@
 """The small networks between a field's features and what it says at a point."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ class MLP(nn.Module):
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
+        for inputs, outputs in pairwise(widths):
             layers += [nn.Linear(inputs, outputs, bias=False), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers[:-1])
 

@@ -7,12 +7,14 @@ Axes: P prompts, D text width, R voxels per side; volumes are [P, channels, z, y
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from scaledreamer.constraints import NonNegativeInt, PositiveFloat, PositiveInt
+from scaledreamer.errors import UserError
 from scaledreamer.fields.mlp import MLP
 from scaledreamer.fields.voxel import VoxelField
 from scaledreamer.generators.base import Generator
@@ -20,6 +22,7 @@ from scaledreamer.generators.modulated import EqualLinear, Noise, SynthesisLayer
 from scaledreamer.randomness import StepRandom
 
 BASE = 4  # voxels per side of the learned constant
+MULTIPLIED_FROM = 32  # voxels per side from which on ``channel_multiplier`` counts
 
 
 class Mapping(nn.Module):
@@ -31,7 +34,7 @@ class Mapping(nn.Module):
         super().__init__()
         rate = 1.0 if text_dim else 0.01
         widths = [latent_dim] + [w_dim] * layers
-        self.layers = nn.ModuleList(EqualLinear(i, o, rate=rate) for i, o in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(EqualLinear(i, o, rate=rate) for i, o in pairwise(widths))
         self.embed = EqualLinear(w_dim + text_dim, w_dim) if text_dim else None
         self.register_buffer("w_avg", torch.zeros(w_dim))  # of the published layout; never used
 
@@ -91,7 +94,7 @@ class Synthesis(nn.Module):
         self.first_block = FirstBlock(widths[0], features, w_dim=w_dim)
         self.blocks = nn.ModuleList(
             Block(i, o, features, w_dim=w_dim, resolution=BASE << n, const_bias=BASE << n <= bias_resolution)
-            for n, (i, o) in enumerate(zip(widths, widths[1:], strict=False), start=1)
+            for n, (i, o) in enumerate(pairwise(widths), start=1)
         )
 
     def forward(self, w: Tensor, noise: Noise = "none", random: StepRandom | None = None) -> Tensor:
@@ -109,15 +112,19 @@ class Conv3DGenerator(Generator):
         text_dim: width D of the prior's pooled text embedding.
         latent_dim: width of the latent z; w_dim: width of the style w.
         resolution: voxels per side, a power of two from 8 on.
-        widths: channels at 4, 8, 16, ... voxels per side; those beyond ``resolution`` are not used.
-        features: channels of the voxel field.
+        channels: of the voxel field.
+        widths: hidden channels at 4, 8, 16, ... voxels per side; those beyond ``resolution`` are not used.
+        channel_multiplier: of the widths from 32 voxels per side on.
         bias_resolution: learned volumes are added up to this resolution.
         hidden: width of the heads.
-        noise: of the layers in training: fresh each step, the stored one, or none. Evaluation has none.
+        noise: of the layers: fresh at each training step and none in evaluation, always the stored one, or never any.
         radius: half the side of the box that the voxels fill, world units.
         sphere_radius: of the sphere that the sdf starts from.
         normal_eps: step of the finite differences, world units.
         clamp_offsets: keep the differences' offset points inside the box, as the reference does; wrong outside it.
+
+    Raises:
+        UserError: there are too few widths for the resolution.
     """
 
     text: ClassVar[Literal["global", "local"]] = "global"
@@ -130,8 +137,9 @@ class Conv3DGenerator(Generator):
         latent_dim: PositiveInt = 64,
         w_dim: PositiveInt = 256,
         resolution: Literal[8, 16, 32, 64, 128, 256] = 128,
+        channels: PositiveInt = 32,
         widths: list[PositiveInt] | tuple[PositiveInt, ...] = (512, 512, 512, 256, 128, 64),
-        features: PositiveInt = 32,
+        channel_multiplier: PositiveInt = 1,
         bias_resolution: PositiveInt = 64,
         hidden: PositiveInt = 64,
         noise: Noise = "random",
@@ -143,16 +151,23 @@ class Conv3DGenerator(Generator):
         super().__init__()
         levels = (resolution // BASE).bit_length()
         if levels > len(widths):
-            raise ValueError(f"resolution {resolution} needs {levels} widths, not {len(widths)}")
+            raise UserError(
+                f"generator.widths: resolution {resolution} needs {levels} of them (at 4, 8, ... {resolution} voxels), "
+                f"not {len(widths)}; add to them or lower generator.resolution."
+            )
+        multipliers = [channel_multiplier if BASE << n >= MULTIPLIED_FROM else 1 for n in range(levels)]
         self.latent_dim, self.noise = latent_dim, noise
         self.radius, self.sphere_radius = radius, sphere_radius
         self.normal_eps, self.clamp_offsets = normal_eps, clamp_offsets
         self.mapping = Mapping(latent_dim=latent_dim, text_dim=text_dim, w_dim=w_dim)
         self.synthesis = Synthesis(
-            widths=widths[:levels], features=features, w_dim=w_dim, bias_resolution=bias_resolution
+            widths=[w * m for w, m in zip(widths, multipliers, strict=False)],
+            features=channels,
+            w_dim=w_dim,
+            bias_resolution=bias_resolution,
         )
-        self.sdf_network = MLP([features, hidden, 1])
-        self.feature_network = MLP([features, hidden, 3])
+        self.sdf_network = MLP([channels, hidden, 1])
+        self.feature_network = MLP([channels, hidden, 3])
         if noise == "none":
             for layer in self.modules():
                 if isinstance(layer, SynthesisLayer):

@@ -38,7 +38,7 @@ def resample(edges: Tensor, cdf: Tensor, count: int, jitter: Tensor) -> Tensor:
 
 def uniform_edges(near: Tensor, far: Tensor, count: int, jitter: Tensor) -> Tensor:
     """Edges [N, count + 1] of equal intervals between near [N, 1] and far [N, 1], all shifted by the jitter [N, 1]."""
-    unit = torch.tensor([0.0, 1.0], device=near.device, dtype=near.dtype).expand(near.shape[0], 2)
+    unit = torch.cat([torch.zeros_like(near), torch.ones_like(near)], dim=1)
     return near + (far - near) * resample(unit, unit, count, jitter)
 
 

@@ -7,7 +7,6 @@ Density of a signed distance (Yariv et al., "Volume Rendering of Neural Implicit
 Axes: P prompts, V views per prompt, B = P * V images, H W pixels, N = V * H * W rays per prompt, S samples per ray.
 """
 
-import math
 from dataclasses import fields
 from typing import ClassVar, Literal
 
@@ -33,9 +32,9 @@ def volsdf_density(sdf: Tensor, inv_std: Tensor | float) -> Tensor:
 
 
 def box_bounds(origins: Tensor, directions: Tensor, *, radius: float, nearest: float) -> tuple[Tensor, Tensor]:
-    """Distances [..., 1] at which rays [..., 3] enter and leave the box [-radius, radius]^3, no nearer than ``nearest``.
+    """Distances [..., 1] from which on and up to which rays [..., 3] are in the box [-radius, radius]^3.
 
-    A ray that misses the box gets two equal distances.
+    None is nearer than ``nearest``. A ray that misses the box gets two equal distances.
     """
     # A direction of 0 along an axis: the ray is between that axis's planes for ever or never.
     inverse = 1 / torch.where(directions.abs() < 1e-9, torch.full_like(directions, 1e-9), directions)
@@ -51,7 +50,7 @@ class VolSDFRenderer(Renderer):
     Args:
         proposals: uniform intervals that look for the surface, without gradients.
         samples: intervals added where the proposals found density; proposals + samples + 1 are rendered.
-        log_inv_std: a tenth of the logarithm of the inverse deviation: 0.340119 gives 30.
+        log_inv_std: a tenth of the logarithm of the inverse deviation: 0.340119 gives 30. It counts up to 80.
         alpha: see :func:`scaledreamer.renderers.compositing.alphas`.
         bounds: ``volume`` samples where a ray is in the field's box; ``fixed`` between near and far.
         near, far: world units; with ``volume`` only near counts, as the least distance.
@@ -59,7 +58,7 @@ class VolSDFRenderer(Renderer):
     """
 
     fields: ClassVar[tuple[str, ...]] = ("sdf",)
-    inv_std: Tensor
+    log_inv_std: Tensor
 
     def __init__(
         self,
@@ -74,13 +73,17 @@ class VolSDFRenderer(Renderer):
         chunk: PositiveInt = 8192,
     ) -> None:
         super().__init__()
-        self.proposals, self.samples, self.alpha = proposals, samples, alpha
+        self.proposals, self.samples = proposals, samples
+        self.alpha: Literal["linear", "exp"] = alpha
         self.bounds, self.near, self.far, self.chunk = bounds, near, far, chunk
-        self.register_buffer("inv_std", torch.tensor(math.exp(10 * log_inv_std)), persistent=False)
+        self.register_buffer("log_inv_std", torch.tensor(log_inv_std))  # in checkpoints, as in published ones
 
-    def forward(
-        self, field: SdfField, rays: Rays, background: Tensor, random: StepRandom | None = None
-    ) -> Rendering:
+    @property
+    def inv_std(self) -> Tensor:
+        """Inverse deviation [] of the density, 1 / world units."""
+        return torch.exp(10 * self.log_inv_std)
+
+    def forward(self, field: SdfField, rays: Rays, background: Tensor, random: StepRandom | None = None) -> Rendering:
         """See :meth:`scaledreamer.renderers.base.Renderer.forward`."""
         images, height, width, _ = rays.origins.shape
         pixels = height * width
