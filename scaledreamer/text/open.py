@@ -1,0 +1,204 @@
+"""Decide whether a corpus's text embeddings are stored or computed live, and have them stored by one process."""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from scaledreamer.errors import UserError
+from scaledreamer.paths import data_folder
+from scaledreamer.text.embedding import TextEmbedding
+from scaledreamer.text.encode import LiveTextEncoder, StoredType, TextEncoder, embed, wordings
+from scaledreamer.text.store import BrokenStoreError, EmbeddingStore, StoreKey, fingerprint, parts, write_store
+
+log = logging.getLogger(__name__)
+
+BATCH = 32
+"""Prompts that are embedded and written at a time."""
+
+STALE_AFTER = 3600.0
+"""Seconds after which an unfinished file that nobody writes to is removed."""
+
+
+def open_text_embeddings(
+    prompts: Sequence[str],
+    prior: TextEncoder,
+    templates: Sequence[str],
+    *,
+    budget_gb: float = 8.0,
+    dtype: StoredType = "float16",
+    folder: Path | None = None,
+    device: torch.device | None = None,
+    patience: float = 600.0,
+) -> EmbeddingStore | LiveTextEncoder:
+    """Embeddings of a corpus: from a file where they fit the budget, else computed when they are asked for.
+
+    A file that is missing or broken is built; of several processes (ranks of a run, jobs of a sweep) one builds and
+    the others wait for it.
+
+    Args:
+        prompts: the corpus; repeated prompts are stored once.
+        prior: has the text encoder. It stays loaded if it was used; release it once nothing needs it.
+        templates: K wordings.
+        budget_gb: largest file, in 10^9 bytes; 0 computes everything live.
+        dtype: of the stored numbers.
+        folder: where the files are; None for ``text`` in the data folder.
+        device: where to encode; None for the device that the prior is set up on.
+        patience: seconds that a process waits for another one's file without seeing it grow.
+
+    Raises:
+        UserError: the folder cannot be written, or another process makes no progress.
+    """
+    worded = longest(templates)
+    distinct = list(dict.fromkeys(prompts))
+    key = StoreKey(
+        fingerprint=fingerprint(distinct, templates, prior.fingerprint, dtype),
+        rows=len(distinct),
+        templates=len(templates),
+        length=prior.text_length,
+        width=prior.text_dim,
+        dtype=dtype,
+    )
+    size = key.file_bytes / 1e9
+    if size > budget_gb:
+        log.info("text embeddings would take %.1f GB (text.budget_gb=%g); computing them in training", size, budget_gb)
+        prior.report_cut([worded.format(prompt=prompt) for prompt in distinct])
+        return LiveTextEncoder(prior, templates, prompts=prompts, dtype=dtype, device=device)
+
+    folder = folder if folder is not None else data_folder() / "text"
+    path = folder / f"{key.fingerprint}.embeddings"
+    place = {prompt: i for i, prompt in enumerate(distinct)}
+    records = [place[prompt] for prompt in prompts]
+
+    def load() -> EmbeddingStore | None:
+        try:
+            return EmbeddingStore(path, key, records)
+        except FileNotFoundError:
+            return None
+        except BrokenStoreError as error:
+            log.warning("%s is broken (%s); building it anew", path, error)
+            return None
+
+    def build() -> None:
+        _require_space(folder, key.file_bytes)
+        prior.report_cut([worded.format(prompt=prompt) for prompt in distinct])
+        log.info("embedding %d prompts in %d wordings: %.2f GB in %s", key.rows, key.templates, size, path)
+        write_store(path, key, _batches(distinct, prior, templates, dtype, device))
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return build_once(path, load=load, build=build, patience=patience)
+    except OSError as error:
+        raise UserError(
+            f"{path}: {error.strerror or error}; set SCALEDREAMER_DATA to a folder with room, or text.budget_gb=0 to "
+            "compute text embeddings during training."
+        ) from error
+
+
+def build_once(
+    path: Path,
+    *,
+    load: Callable[[], EmbeddingStore | None],
+    build: Callable[[], None],
+    patience: float,
+    poll: float = 5.0,
+) -> EmbeddingStore:
+    """Load what is at ``path``, or have exactly one process build it while the others wait.
+
+    A process that dies gives its turn to the next, since the system frees its lock.
+
+    Args:
+        path: the file; ``.lock`` and ``.part`` files appear beside it.
+        load: the store, or None where it has to be built.
+        build: writes it.
+        patience: seconds to wait for another process without seeing a ``.part`` file grow.
+        poll: seconds between looks.
+
+    Raises:
+        UserError: the other process makes no progress.
+    """
+    store = load() if path.exists() else None
+    if store is not None:
+        return store
+    lock = FileLock(path.with_name(f"{path.name}.lock"))
+    seen, since = -1, time.monotonic()
+    while True:
+        try:
+            lock.acquire(timeout=min(poll, patience))
+            break
+        except Timeout:
+            grown = sum(_size(part) for part in parts(path))
+            if grown != seen:
+                seen, since = grown, time.monotonic()
+                log.info("waiting for another process to write %s (%.2f GB so far)", path, max(grown, 0) / 1e9)
+            elif time.monotonic() - since > patience:
+                raise UserError(
+                    f"waited {patience:.0f} s for another process to write {path}, without progress; end that process "
+                    f"(it holds {lock.lock_file}) and start again."
+                ) from None
+    try:
+        store = load()  # it may have been built in the meantime
+        if store is None:
+            _remove_stale(path)
+            build()
+            store = load()
+        if store is None:
+            raise UserError(
+                f"{path} is broken although it was just written; check that disk, or set SCALEDREAMER_DATA."
+            )
+        return store
+    finally:
+        lock.release()
+
+
+def longest(templates: Sequence[str]) -> str:
+    """The wording that makes texts longest, after checking all of them; a prompt that fits it fits all."""
+    wordings([], templates)
+    return max(templates, key=len)
+
+
+def _batches(
+    prompts: Sequence[str],
+    prior: TextEncoder,
+    templates: Sequence[str],
+    dtype: StoredType,
+    device: torch.device | None,
+) -> Iterator[TextEmbedding]:
+    start = told = time.monotonic()
+    for i in range(0, len(prompts), BATCH):
+        yield embed(prompts[i : i + BATCH], prior, templates, dtype=dtype, device=device)
+        done, now = min(i + BATCH, len(prompts)), time.monotonic()
+        if now - told > 10 and done < len(prompts):
+            left = (now - start) / done * (len(prompts) - done)
+            log.info("text embeddings: %d of %d prompts, %.0f s left", done, len(prompts), left)
+            told = now
+
+
+def _require_space(folder: Path, wanted: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < wanted:
+        raise UserError(
+            f"text embeddings need {wanted / 1e9:.2f} GB in {folder}, where {free / 1e9:.2f} GB are free; make room, "
+            "set SCALEDREAMER_DATA to another folder, or text.budget_gb=0 to compute them during training."
+        )
+
+
+def _remove_stale(path: Path) -> None:
+    for part in parts(path):
+        try:
+            if time.time() - part.stat().st_mtime > STALE_AFTER:
+                part.unlink(missing_ok=True)
+        except FileNotFoundError:
+            continue
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
