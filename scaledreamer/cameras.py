@@ -6,6 +6,7 @@ Cameras look at the origin. ``c2w`` is OpenGL style: columns right, up, backward
 Axes: P prompts, V views per prompt, B = P * V cameras (views of a prompt consecutive), H W pixels.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,14 +42,13 @@ class Cameras:
     def rays(self, height: int, width: int) -> Rays:
         """Rays of all pixels; (i, j) maps to ((i + 0.5 - W/2)/f, -(j + 0.5 - H/2)/f, -1) in camera space."""
         device = self.c2w.device
-        focal = 0.5 * height / torch.tan(torch.deg2rad(self.fovy) / 2)  # [B] pixels
-        i = torch.arange(width, device=device) + 0.5 - width / 2
-        j = torch.arange(height, device=device) + 0.5 - height / 2
-        y, x = torch.meshgrid(-j, i, indexing="ij")  # [H, W]
-        across = torch.stack([x, y], dim=-1) / focal.view(-1, 1, 1, 1)  # [B, H, W, 2]
-        local = torch.cat([across, -torch.ones_like(across[..., :1])], dim=-1)
-        directions = F.normalize(torch.einsum("bhwk,bck->bhwc", local, self.c2w[:, :3, :3]), dim=-1)
-        return Rays(origins=self.c2w[:, None, None, :3, 3].expand_as(directions), directions=directions)
+        focal = 0.5 * height / torch.tan(torch.deg2rad(self.fovy) / 2).view(-1, 1, 1, 1)  # [B, 1, 1, 1] pixels
+        x = (torch.arange(width, device=device) + 0.5 - width / 2).view(1, 1, -1, 1) / focal  # [B, 1, W, 1]
+        y = -(torch.arange(height, device=device) + 0.5 - height / 2).view(1, -1, 1, 1) / focal  # [B, H, 1, 1]
+        right, up, backward, position = self.c2w[:, None, None, :3].unbind(dim=-1)  # [B, 1, 1, 3] each
+        # Spelled out, because autocast and TF32 would round a matrix product.
+        directions = F.normalize(x * right + y * up - backward, dim=-1)
+        return Rays(origins=position.expand_as(directions), directions=directions)
 
 
 def look_at_origin(*, azimuth: Tensor, elevation: Tensor, distance: Tensor, fovy: Tensor) -> Cameras:
@@ -70,8 +70,9 @@ class RandomCameras:
             object fills the same part of the picture whatever the field of view.
         fovy, azimuth, elevation: ranges in degrees.
         views_per_prompt: V.
-        layout: ``independent`` draws every camera by itself, azimuths stratified over the whole batch;
-            ``ring`` spaces the views of a prompt equally in azimuth, at one elevation, distance and field of view.
+        layout: ``independent`` draws every camera by itself; ``ring`` draws one per prompt and turns it in equal steps.
+            Azimuths are stratified with both: views of a prompt fall into the V parts of the range, and within its
+            part each prompt of the global batch into a strip of its own.
         image_size: side of a training render in pixels.
         test_distance, test_fovy, test_elevation: of the evaluation circle.
         test_image_size: side of an evaluation render in pixels.
@@ -102,31 +103,26 @@ class RandomCameras:
     def sample(self, prompts: int, random: StepRandom) -> Cameras:
         """Training cameras [P * V] of P prompts."""
         views = self.views_per_prompt
-        together = views if self.layout == "ring" else 1  # cameras that share all but their azimuth
-        count = prompts * views // together
-        fovy = _between(self.fovy, random.uniform(count))
-        distance = _between(self.distance, random.uniform(count))
+        drawn = 1 if self.layout == "ring" else views
+        draws = random.uniform(prompts, drawn, 5).expand(prompts, views, 5).unbind(dim=-1)  # 5 of [P, V]
+        fovy, distance = _between(self.fovy, draws[0]), _between(self.distance, draws[1])
         if self.relative_distance:
             distance = distance / torch.tan(torch.deg2rad(fovy) / 2)
-        elevation = self._elevation(random, count)
-        if self.layout == "ring":
-            steps = torch.arange(views, device=random.device)
-            turn = (random.uniform(count)[:, None] + steps).flatten() / views  # [P * V]
-        else:
-            turn = (random.uniform(count) + random.global_rows(count)) / (random.world_size * count)
+        strip = (random.global_rows(prompts)[:, None] + draws[2]) / (random.world_size * prompts)
+        turn = (torch.arange(views, device=random.device) + strip) / views  # [P, V] in [0, 1)
         return look_at_origin(
-            azimuth=_between(self.azimuth, turn),
-            elevation=elevation.repeat_interleave(together),
-            distance=distance.repeat_interleave(together),
-            fovy=fovy.repeat_interleave(together),
+            azimuth=_between(self.azimuth, turn).flatten(),
+            elevation=self._elevation(draws[3], draws[4]).flatten(),
+            distance=distance.flatten(),
+            fovy=fovy.flatten(),
         )
 
-    def _elevation(self, random: StepRandom, count: int) -> Tensor:
+    def _elevation(self, share: Tensor, coin: Tensor) -> Tensor:
         """Half of the cameras uniform in angle, half uniform on the sphere between the two parallels."""
-        angle = _between(self.elevation, random.uniform(count))
-        low, high = (torch.deg2rad(torch.tensor(e)).sin().item() for e in self.elevation)
-        sphere = torch.rad2deg(torch.asin(_between((low, high), random.uniform(count))))
-        return torch.where(random.uniform(count) < 0.5, angle, sphere)
+        angle = _between(self.elevation, share)
+        low, high = (math.sin(math.radians(e)) for e in self.elevation)
+        sphere = torch.rad2deg(torch.asin(_between((low, high), share)))
+        return torch.where(coin < 0.5, angle, sphere)
 
     def orbit(self, views: int, *, device: torch.device | str = "cpu") -> Cameras:
         """Evaluation cameras [views] on a full circle, the first one at the front."""

@@ -41,15 +41,15 @@ def regularisers(rendering: Rendering) -> dict[str, Tensor]:
 
 def sparsity(opacity: Tensor) -> Tensor:
     """Mean of sqrt(o^2 + 0.01) over opacities of any shape: less matter is better."""
-    return (opacity.square() + 0.01).sqrt().mean()
+    return (opacity.float().square() + 0.01).sqrt().mean()
 
 
 def opaque(opacity: Tensor) -> Tensor:
     """Mean binary entropy of opacities clamped to [0.001, 0.999]: a pixel is matter or not."""
-    clamped = opacity.clamp(1e-3, 1 - 1e-3)
+    clamped = opacity.float().clamp(1e-3, 1 - 1e-3)  # bfloat16 would round 0.999 to 1
     return -(clamped * clamped.log() + (1 - clamped) * (1 - clamped).log()).mean()
 
 
 def eikonal(gradient: Tensor) -> Tensor:
     """Mean of (|grad sdf| - 1)^2 over gradients [..., 3]: distances grow by one per unit."""
-    return (torch.linalg.vector_norm(gradient, dim=-1) - 1).square().mean()
+    return (torch.linalg.vector_norm(gradient.float(), dim=-1) - 1).square().mean()

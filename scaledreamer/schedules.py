@@ -6,10 +6,25 @@ the value is linear between points and constant before the first and after the l
 """
 
 from collections.abc import Sequence
+from typing import Annotated
+
+from annotated_types import MinLen
+from pydantic import AfterValidator
 
 from scaledreamer.constraints import Probability
 
-Schedule = float | Sequence[tuple[Probability, float]]
+Points = Sequence[tuple[float, float]]
+
+
+def _ascending(points: Points) -> Points:
+    if any(later[0] < earlier[0] for earlier, later in zip(points, points[1:], strict=False)):
+        raise ValueError("the points of a schedule must be in the order of their progress")
+    return points
+
+
+Schedule = float | Annotated[Sequence[tuple[Probability, float]], MinLen(1), AfterValidator(_ascending)]
+ShareSchedule = Probability | Annotated[Sequence[tuple[Probability, Probability]], MinLen(1), AfterValidator(_ascending)]
+"""A schedule of fractions."""
 
 
 def value_at(schedule: Schedule, progress: float) -> float:

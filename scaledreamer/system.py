@@ -45,6 +45,7 @@ class TextTo3D(pl.LightningModule):
         optimizer: ``params -> torch.optim.Optimizer``.
         parameter_groups: options of parameters whose name begins with a key ("background", "generator.synthesis");
             the longest matching key wins, the rest take the optimizer's own options.
+        null_tokens: [L, D], the prior's negative prompt embedded.
         encode: embeds prompts during training where no embeddings are stored; None where they are.
         seed: of every random draw of the run.
     """
@@ -60,6 +61,7 @@ class TextTo3D(pl.LightningModule):
         losses: LossWeights,
         optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer],
         parameter_groups: Mapping[str, Mapping[str, Any]],
+        null_tokens: Tensor,
         encode: Callable[[list[str]], TextEmbedding] | None,
         seed: int,
     ) -> None:
@@ -67,7 +69,7 @@ class TextTo3D(pl.LightningModule):
         self.generator, self.background, self.renderer = generator, background, renderer
         self.guidance, self.cameras, self.losses = guidance, cameras, losses
         self._optimizer, self._parameter_groups = optimizer, parameter_groups
-        self._encode, self._seed = encode, seed
+        self._null_tokens, self._encode, self._seed = null_tokens, encode, seed
         self.batches_done = 0  # training batches of this process since the start of the run; in the checkpoint
 
     # -- the step ---------------------------------------------------------------------------------------------
@@ -160,7 +162,7 @@ class TextTo3D(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Load the prior onto this process's device."""
-        self.guidance.setup(self.device)
+        self.guidance.setup(self.device, self._null_tokens)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimizer over named groups of parameters."""

@@ -29,11 +29,14 @@ class FakePrior:
 
     def prepare(self) -> None: ...
 
-    def setup(self, device) -> None: ...
+    def setup(self, device, dtype=None) -> None: ...
 
     def release_text_encoder(self) -> None: ...
 
-    def encode_text(self, prompts) -> TextEncoding:
+    def report_cut(self, prompts) -> list[str]:
+        return []
+
+    def encode_text(self, prompts, device=None) -> TextEncoding:
         numbers = torch.tensor([float(len(p)) for p in prompts])
         return TextEncoding(pooled=numbers[:, None], tokens=numbers[:, None, None])
 

@@ -16,6 +16,7 @@ from scaledreamer.errors import UserError
 SUPPLIED: dict[str, frozenset[str]] = {
     "generator": frozenset({"text_dim"}),
     "background": frozenset({"text_dim"}),
+    "data": frozenset({"prompts", "embeddings", "batch_size", "seed"}),
     "optimizer": frozenset({"params"}),
     "trainer": frozenset({"callbacks", "logger", "directory"}),
     "guidance.rule": frozenset({"step"}),

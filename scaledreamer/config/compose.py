@@ -5,6 +5,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -26,4 +27,5 @@ def compose(
     with hydra.initialize_config_dir(str(Path(config_folder).resolve()), version_base="1.3", job_name="train"):
         cfg = hydra.compose(config_name, overrides=list(overrides), return_hydra_config=True)
     OmegaConf.set_readonly(cfg.hydra, False)
+    HydraConfig.instance().set_config(cfg)  # `${hydra:...}` in the options is looked up there
     return cfg

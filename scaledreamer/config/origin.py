@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 
 def origin_of(cfg: DictConfig, key: str) -> str | None:
     """Option file that sets ``key`` or, where none does, its nearest parent; None outside a Hydra composition."""
-    if "hydra" not in cfg:
+    hydra = cfg.hydra if "hydra" in cfg else HydraConfig.get() if HydraConfig.initialized() else None
+    if hydra is None:
         return None
     best, depth = None, 0
-    for label, path, package in _chosen_files(cfg):
+    for label, path, package in _chosen_files(hydra):
         node = OmegaConf.load(path)
         if isinstance(node, DictConfig):
             relative = _below(key, package)
@@ -20,11 +22,11 @@ def origin_of(cfg: DictConfig, key: str) -> str | None:
     return best
 
 
-def _chosen_files(cfg: DictConfig) -> list[tuple[str, Path, str]]:
+def _chosen_files(hydra: DictConfig) -> list[tuple[str, Path, str]]:
     """(label, file, package) of the primary file and of every chosen option, in an order where later ones win."""
-    folders = [Path(s.path) for s in cfg.hydra.runtime.config_sources if s.schema == "file"]
-    names = [(cfg.hydra.job.config_name, "")]
-    choices = cfg.hydra.runtime.choices
+    folders = [Path(s.path) for s in hydra.runtime.config_sources if s.schema == "file"]
+    names = [(hydra.job.config_name, "")]
+    choices = hydra.runtime.choices
     names += [(f"{g}/{o}", g.replace("/", ".")) for g, o in choices.items() if o and not g.startswith("hydra/")]
     files = []
     for name, package in names:

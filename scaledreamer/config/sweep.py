@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -30,6 +31,7 @@ class CheckSweep(Callback):
                     overrides=[*config.hydra.overrides.hydra, *overrides],
                     run_mode=RunMode.RUN,
                 )
+                HydraConfig.instance().set_config(job)  # `${hydra:...}` in the options is looked up there
                 check(job)
         except Exception as error:
             # Hydra turns an exception of a callback into a warning; leaving is the only way to stop the sweep.

@@ -103,7 +103,7 @@ class ScoreDistillation:
             rule = self.rule(step)
             gradient = rule.value(self.ask(rule, latents, words, noise=noise, c2w=c2w))
             gradient = weight(self.prior.alphas_cumprod[step.t], self.weighting)[:, None, None, None] * gradient
-            gradient = torch.nan_to_num(gradient)
+            gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)  # half precision may overflow
             if self.grad_clip is not None:
                 gradient = gradient.clamp(-self.grad_clip, self.grad_clip)
         target = (latents - gradient).detach()

@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from scaledreamer.constraints import NonNegativeFloat
 from scaledreamer.guidance.timesteps import Timesteps, shifted
 
 Words = Literal["text", "null", "negatives"]
@@ -154,9 +155,7 @@ def noise() -> Combination:
 Rule = Callable[[Timesteps], Combination]
 
 
-def asd(
-    step: Timesteps, *, guidance_scale: float = 7.5, eta: float = 0.1, random_shift: bool = True
-) -> Combination:
+def asd(step: Timesteps, *, guidance_scale: NonNegativeFloat = 7.5, eta: NonNegativeFloat = 0.1, random_shift: bool = True) -> Combination:
     """Asynchronous Score Distillation (ScaleDreamer, arXiv 2407.02040): eps_cfg(x_t, t, y) - eps(x_t', t', y).
 
     The second prediction is made at a later timestep t' (see :func:`~scaledreamer.guidance.timesteps.shifted`), where
@@ -165,11 +164,11 @@ def asd(
     return guided(step.t, guidance_scale) - text(shifted(step, eta=eta, random_shift=random_shift))
 
 
-def sds(step: Timesteps, *, guidance_scale: float = 100.0) -> Combination:
+def sds(step: Timesteps, *, guidance_scale: NonNegativeFloat = 100.0) -> Combination:
     """Score Distillation Sampling (DreamFusion, arXiv 2209.14988, eq. 3): eps_cfg(x_t, t, y) - e."""
     return guided(step.t, guidance_scale) - noise()
 
 
-def csd(step: Timesteps, *, guidance_scale: float = 7.5) -> Combination:
+def csd(step: Timesteps, *, guidance_scale: NonNegativeFloat = 7.5) -> Combination:
     """Classifier Score Distillation (Yu et al., arXiv 2310.19415): s (eps(x_t, t, y) - eps(x_t, t, none))."""
     return guidance_scale * (text(step.t) - null(step.t))

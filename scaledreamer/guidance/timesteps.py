@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from scaledreamer.errors import UserError
 from scaledreamer.randomness import StepRandom
-from scaledreamer.schedules import Schedule, value_at
+from scaledreamer.schedules import ShareSchedule, value_at
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,18 @@ class TimestepSchedule:
         low, high: schedules of the bounds; ScaleDreamer lowers both, from coarse to fine.
     """
 
-    def __init__(self, *, low: Schedule = ((0, 0.5), (1, 0.02)), high: Schedule = ((0, 0.98), (1, 0.5))) -> None:
+    def __init__(
+        self, *, low: ShareSchedule = ((0, 0.5), (1, 0.02)), high: ShareSchedule = ((0, 0.98), (1, 0.5))
+    ) -> None:
         self.low, self.high = low, high
+        for percent in range(101):
+            if value_at(low, percent / 100) > value_at(high, percent / 100):
+                raise UserError(f"guidance.timesteps: low is above high when {percent} % of the run is done.")
 
     def bounds(self, progress: float, num_timesteps: int) -> tuple[int, int]:
-        """(t_min, t_max), both included, when the fraction ``progress`` of the run is done."""
-        low, high = value_at(self.low, progress), value_at(self.high, progress)
-        return int(num_timesteps * low), int(num_timesteps * high)
+        """(t_min, t_max), both included and below T, when the fraction ``progress`` of the run is done."""
+        low, high = (int(num_timesteps * value_at(bound, progress)) for bound in (self.low, self.high))
+        return min(low, num_timesteps - 1), min(high, num_timesteps - 1)
 
     def sample(
         self, *, images: int, together: int, progress: float, num_timesteps: int, random: StepRandom

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from scaledreamer.cameras import Cameras
-from scaledreamer.constraints import NonNegativeFloat
+from scaledreamer.constraints import NonNegativeFloat, Template
 
 SIDE, FRONT, BACK, OVERHEAD = range(4)
 
@@ -63,10 +63,10 @@ class ViewPrompts:
     def __init__(
         self,
         *,
-        side: str = "{prompt}, side view",
-        front: str = "{prompt}, front view",
-        back: str = "{prompt}, back view",
-        overhead: str = "{prompt}, overhead view",
+        side: Template = "{prompt}, side view",
+        front: Template = "{prompt}, front view",
+        back: Template = "{prompt}, back view",
+        overhead: Template = "{prompt}, overhead view",
         front_threshold: NonNegativeFloat = 30.0,
         back_threshold: NonNegativeFloat = 30.0,
         overhead_threshold: float = 60.0,
@@ -128,8 +128,8 @@ def perp_neg(azimuth: Tensor, overhead: Tensor) -> tuple[Tensor, Tensor, Tensor]
     weights_ahead = torch.stack([_decay(r, 4, 0.5, -2.426), _decay(1 - r, 4, 0.5, -2.426)], dim=-1)
     weights_behind = torch.stack([_decay(r, 1, 0.5, -0.606), _decay(r, 1, 0.5, 0.967)], dim=-1)
     weights = -torch.where(ahead[:, None], weights_ahead, weights_behind) * ~overhead[:, None]
-    pairs = torch.tensor([[SIDE, FRONT], [FRONT, SIDE]], device=a.device)
-    return shares, pairs[ahead.long()], weights
+    sources = torch.stack([torch.where(ahead, FRONT, SIDE), torch.where(ahead, SIDE, FRONT)], dim=-1)
+    return shares, sources, weights
 
 
 def _decay(r: Tensor, k: float, b: float, c: float) -> Tensor:

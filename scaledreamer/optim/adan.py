@@ -66,15 +66,17 @@ class Adan(torch.optim.Optimizer):
     def _step_group(self, group: dict[str, Any], parameters: list[Tensor], scale: Tensor | None) -> None:
         beta1, beta2, beta3 = group["betas"]
         lr, eps, decay = group["lr"], group["eps"], group["weight_decay"]
-        group["step"] = group.get("step", 0) + 1
-        k = group["step"]
         gradients: list[Tensor] = [p.grad for p in parameters]  # type: ignore[misc]
         if scale is not None:
             gradients = list(torch._foreach_mul(gradients, scale))
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if not self.state[parameter]:
                 zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_diff", "exp_avg_sq")}
-                self.state[parameter].update(**zeros, previous=gradient.clone())
+                # The count is a tensor on the CPU, as in torch.optim: reading it does not wait for the device.
+                self.state[parameter].update(step=torch.zeros(()), **zeros, previous=gradient.clone())
+        for parameter in parameters:
+            self.state[parameter]["step"] += 1
+        counts = [float(self.state[p]["step"]) for p in parameters]  # a parameter may lack gradients at times
         m, v, n, previous = (
             [self.state[p][name] for p in parameters] for name in ("exp_avg", "exp_avg_diff", "exp_avg_sq", "previous")
         )
@@ -86,11 +88,11 @@ class Adan(torch.optim.Optimizer):
         torch._foreach_addcmul_(n, ahead, ahead, 1 - beta3)
         torch._foreach_copy_(previous, gradients)
         denominator = torch._foreach_sqrt(n)
-        torch._foreach_div_(denominator, math.sqrt(1 - beta3**k))
+        torch._foreach_div_(denominator, [math.sqrt(1 - beta3**k) for k in counts])
         torch._foreach_add_(denominator, eps)
         if group["decoupled"]:
             torch._foreach_mul_(parameters, 1 - lr * decay)
-        torch._foreach_addcdiv_(parameters, m, denominator, -lr / (1 - beta1**k))
-        torch._foreach_addcdiv_(parameters, v, denominator, -lr * beta2 / (1 - beta2**k))
+        torch._foreach_addcdiv_(parameters, m, denominator, [-lr / (1 - beta1**k) for k in counts])
+        torch._foreach_addcdiv_(parameters, v, denominator, [-lr * beta2 / (1 - beta2**k) for k in counts])
         if not group["decoupled"]:
             torch._foreach_div_(parameters, 1 + lr * decay)

@@ -1,7 +1,7 @@
 """The seam between guidance and a frozen denoiser.
 
 A prior is a plain object, not an ``nn.Module``: its weights must stay out of checkpoints, of ``parameters()`` and
-of DDP. Its constructor only reads sizes; weights load in :meth:`Prior.setup`.
+of DDP. Its constructor reads nothing; weights load in :meth:`Prior.setup`.
 
 Axes: N network inputs, B images, h w latent height and width, L tokens, D text width, T timesteps.
 """
@@ -25,25 +25,60 @@ class TextEncoding:
 class Prior(Protocol):
     """A frozen text-to-image (or multi-view) diffusion model."""
 
-    views: int  # images that are denoised together: 1, or 4 for MVDream
-    image_size: int  # side in pixels of the images it encodes; renders are resized to it
-    latent_shape: tuple[int, int, int]  # (channels, h, w)
-    text_dim: int  # D
-    text_length: int  # L
-    num_timesteps: int  # T
-    alphas_cumprod: Tensor  # [T] float32 on the device, after setup
+    views: int
+    """Images that are denoised together: 1, or 4 for MVDream."""
     negative_prompt: str
-    fingerprint: str  # names the text encoder's weights; text caches are keyed by it
+    """The text of the unconditional prediction."""
+    alphas_cumprod: Tensor
+    """[T] float32 on the device, after setup."""
 
-    def setup(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Load the denoiser and image encoder; frozen, in eval mode."""
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the images it encodes; renders are resized to it."""
         ...
 
-    def encode_text(self, prompts: Sequence[str]) -> TextEncoding:
-        """Embed texts in batches, on the device and in the dtype of setup; cut at L tokens, end token kept.
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(channels, h, w)."""
+        ...
+
+    @property
+    def text_dim(self) -> int:
+        """D."""
+        ...
+
+    @property
+    def text_length(self) -> int:
+        """L."""
+        ...
+
+    @property
+    def num_timesteps(self) -> int:
+        """T."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the text encoder's weights and tokenizer; stored embeddings are keyed by it."""
+        ...
+
+    def prepare(self) -> None:
+        """Have the weights' files on this machine and checked, before any time is spent on them."""
+        ...
+
+    def setup(self, device: torch.device, dtype: torch.dtype | None = None) -> None:
+        """Load the denoiser and image encoder; frozen, in eval mode; ``dtype`` None lets the prior choose."""
+        ...
+
+    def encode_text(self, prompts: Sequence[str], device: torch.device | None = None) -> TextEncoding:
+        """Embed texts in batches, cut at L tokens, end token kept; on ``device``, or where the prior is set up.
 
         Loads the text encoder at first use; :meth:`release_text_encoder` frees it.
         """
+        ...
+
+    def report_cut(self, prompts: Sequence[str]) -> list[str]:
+        """Those of the texts that are longer than L tokens, with one warning for all of them."""
         ...
 
     def release_text_encoder(self) -> None:

@@ -1,16 +1,28 @@
 """The one place where a checked configuration becomes objects."""
 
+import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as pl
+import hydra
+import torch
 
 from scaledreamer.corpora.corpus import Prompts
 from scaledreamer.corpora.datamodule import PromptDataModule
 from scaledreamer.guidance.distillation import ScoreDistillation
 from scaledreamer.system import TextTo3D
+from scaledreamer.text.embedding import TextEmbedding
+from scaledreamer.text.settings import TextSettings
 from scaledreamer.training.previews import Previews
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
+AS_IT_IS = ("{prompt}",)
+"""The wording of texts that no camera looks at."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +31,47 @@ class Run:
 
     system: TextTo3D
     data: PromptDataModule
-    trainer: pl.Trainer
+    trainer: "pl.Trainer"
+
+
+def build(node: dict[str, Any], **offered: Any) -> Any:
+    """The object that a ``_target_`` node describes, given those of ``offered`` that its constructor names."""
+    parameters = inspect.signature(hydra.utils.get_object(node["_target_"])).parameters
+    supplied = {name: value for name, value in offered.items() if name in parameters}
+    # Supplied by our own call: Hydra would turn a list of 100,000 prompts into nodes of a configuration.
+    constructor = hydra.utils.instantiate({**node, "_partial_": True}, _convert_="all")
+    return partial(constructor, **supplied) if node.get("_partial_") else constructor(**supplied)
+
+
+def build_trainer(config: dict[str, Any], directory: Path) -> "pl.Trainer":
+    """The trainer with its callbacks and loggers."""
+    offered = {"directory": directory, "config": config}
+    return build(
+        config["trainer"],
+        callbacks=[build(node, **offered) for node in config["callbacks"].values() if node is not None],
+        logger=[build(node, **offered) for node in config["logger"].values() if node is not None],
+        directory=directory,
+    )
+
+
+def build_system(config: dict[str, Any], *, guidance: ScoreDistillation, **given: Any) -> TextTo3D:
+    """The system around a guidance; ``given`` are the rest of what :class:`TextTo3D` takes from a run.
+
+    The initial weights follow from ``config["seed"]`` alone.
+    """
+    torch.manual_seed(config["seed"])
+    return TextTo3D(
+        generator=build(config["generator"], text_dim=guidance.prior.text_dim),
+        background=build(config["background"], text_dim=guidance.prior.text_dim),
+        renderer=build(config["renderer"]),
+        guidance=guidance,
+        cameras=build(config["cameras"]),
+        losses=build(config["losses"]),
+        optimizer=build(config["optimizer"]),
+        parameter_groups=config["parameter_groups"],
+        seed=config["seed"],
+        **given,
+    )
 
 
 def build_run(config: dict[str, Any], directory: Path) -> Run:
@@ -31,21 +83,45 @@ def build_run(config: dict[str, Any], directory: Path) -> Run:
         UserError: prompts, weights, devices or packages that the configuration names are not there.
     """
     trainer = build_trainer(config, directory)
-    prompts: Prompts = instantiate(config["corpus"]).load()
-    guidance: ScoreDistillation = instantiate(config["guidance"])
-    guidance.prior.prepare()
+    prompts: Prompts = build(config["corpus"]).load()
+    guidance: ScoreDistillation = build(config["guidance"])
+    prior, templates = guidance.prior, guidance.views.templates
+    prior.prepare()
+    text: TextSettings = build(config["text"])
     device = trainer.strategy.root_device
-    text = instantiate(config["text"])
-    embeddings = text.open(prompts.train, guidance.prior, guidance.views.templates, device=device)
-    for callback in trainer.callbacks:
+    store = text.open(prompts.train, prior, templates, device=device)
+    for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(callback, Previews):
-            shown = list(prompts.val[: callback.prompts])
-            callback.show(shown, text.encode(shown, guidance.prior, guidance.views.templates, device=device))
-    guidance.embed_negative_prompt(device)
-    if embeddings is not None:
-        guidance.prior.release_text_encoder()
-    system = build_system(config, guidance=guidance, encode=encode)
-    data = instantiate(config["data"])(
-        prompts=prompts.train, embeddings=embeddings, batch_size=config["corpus"]["batch_size"], seed=config["seed"]
+            shown = prompts.val[: callback.prompts]
+            callback.show(shown, _embedded(shown, text, guidance, templates, device))
+    null = _embedded([prior.negative_prompt], text, guidance, AS_IT_IS, device)
+    if store is not None:
+        prior.release_text_encoder()
+    system = build_system(
+        config,
+        guidance=guidance,
+        null_tokens=null.tokens[0, 0],
+        encode=text.live(prior, templates) if store is None else None,
+    )
+    data = build(
+        config["data"],
+        prompts=prompts.train,
+        embeddings=store,
+        batch_size=config["corpus"]["batch_size"],
+        seed=config["seed"],
     )
     return Run(system=system, data=data, trainer=trainer)
+
+
+def _embedded(
+    prompts: Sequence[str],
+    text: TextSettings,
+    guidance: ScoreDistillation,
+    templates: Sequence[str],
+    device: torch.device,
+) -> TextEmbedding:
+    """Embeddings of a few prompts, from the disk where they are known: the text encoder need not load then."""
+    store = text.open(prompts, guidance.prior, templates, device=device)
+    if store is not None:
+        return store.rows(range(len(prompts)))
+    return text.encode(prompts, guidance.prior, templates, device=device)

@@ -3,6 +3,7 @@
 Axes: P prompts, V views per prompt, H W pixels.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -35,9 +36,9 @@ class Previews(StepCallback):
         self.shown: list[str] = []
         self.text: TextEmbedding | None = None
 
-    def show(self, prompts: list[str], text: TextEmbedding) -> None:
+    def show(self, prompts: Sequence[str], text: TextEmbedding) -> None:
         """Give the prompts and their embeddings [P]; called once, before training."""
-        self.shown, self.text = prompts, text
+        self.shown, self.text = list(prompts), text
 
     def on_step(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
         """Render when due and at the end, on the first process."""
