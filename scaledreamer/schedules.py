@@ -6,6 +6,7 @@ the value is linear between points and constant before the first and after the l
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated
 
 from annotated_types import MinLen
@@ -17,13 +18,15 @@ Points = Sequence[tuple[float, float]]
 
 
 def _ascending(points: Points) -> Points:
-    if any(later[0] < earlier[0] for earlier, later in zip(points, points[1:], strict=False)):
+    if any(later[0] < earlier[0] for earlier, later in pairwise(points)):
         raise ValueError("the points of a schedule must be in the order of their progress")
     return points
 
 
 Schedule = float | Annotated[Sequence[tuple[Probability, float]], MinLen(1), AfterValidator(_ascending)]
-ShareSchedule = Probability | Annotated[Sequence[tuple[Probability, Probability]], MinLen(1), AfterValidator(_ascending)]
+ShareSchedule = (
+    Probability | Annotated[Sequence[tuple[Probability, Probability]], MinLen(1), AfterValidator(_ascending)]
+)
 """A schedule of fractions."""
 
 

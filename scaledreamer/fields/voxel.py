@@ -3,17 +3,14 @@
 Axes: P shapes, N points per shape, F features, R voxels per side.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from scaledreamer.fields import trilinear
 from scaledreamer.fields.base import FieldSamples
 from scaledreamer.fields.finite_difference import forward_difference, offsets
-
-MOST_PARTS = 4  # the backward pass holds a gradient of the voxels for each
 
 
 @dataclass(frozen=True)
@@ -38,15 +35,7 @@ class VoxelField:
 
     def encode(self, points: Tensor) -> Tensor:
         """Features [P, N, F] at points [P, N, 3]."""
-        prompts, n, _ = points.shape
-        voxels, parts = self.voxels.float(), 1
-        if prompts == 1 and points.device.type == "cpu":
-            # A CPU samples the entries of a batch in parallel but the points of one entry in turn.
-            parts = math.gcd(n, min(torch.get_num_threads(), MOST_PARTS))
-            voxels = voxels.expand(parts, -1, -1, -1, -1)
-        grid = (points / self.radius).view(prompts * parts, 1, 1, -1, 3)
-        features = F.grid_sample(voxels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        return features[:, :, 0, 0].transpose(1, 2).reshape(prompts, n, -1)
+        return trilinear.sample(self.voxels.float(), points / self.radius)
 
     def sdf(self, points: Tensor) -> Tensor:
         """Signed distances [P, N]; see :class:`scaledreamer.fields.base.SdfField`."""

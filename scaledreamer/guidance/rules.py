@@ -155,7 +155,9 @@ def noise() -> Combination:
 Rule = Callable[[Timesteps], Combination]
 
 
-def asd(step: Timesteps, *, guidance_scale: NonNegativeFloat = 7.5, eta: NonNegativeFloat = 0.1, random_shift: bool = True) -> Combination:
+def asd(
+    step: Timesteps, *, guidance_scale: NonNegativeFloat = 7.5, eta: NonNegativeFloat = 0.1, random_shift: bool = True
+) -> Combination:
     """Asynchronous Score Distillation (ScaleDreamer, arXiv 2407.02040): eps_cfg(x_t, t, y) - eps(x_t', t', y).
 
     The second prediction is made at a later timestep t' (see :func:`~scaledreamer.guidance.timesteps.shifted`), where
