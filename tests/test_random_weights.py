@@ -33,7 +33,7 @@ def test_same_seed_same_weights_and_the_global_generator_is_left_alone():
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert not all(torch.equal(first[key], other[key]) for key in first)
     assert RandomWeights("tiny", 0).fingerprint != RandomWeights("tiny", 1).fingerprint
-    with pytest.raises(UserError, match="random:tiny and random:sd21"):
+    with pytest.raises(UserError, match="random:tiny, random:sd15, random:sd21"):
         RandomWeights("sd3")
 
 

@@ -61,6 +61,14 @@ def open_weights(path: str) -> Weights:
     return FolderWeights(folder)
 
 
+def stand_in(path: str) -> str:
+    """``path``, or random weights of the same sizes where it is a name of ours that has not been fetched."""
+    if path in NAMES and local_folder(path) is None:
+        log.warning("the prior %s is not on this machine: random weights of its sizes instead", path)
+        return f"{RANDOM}{path}"
+    return path
+
+
 def local_folder(path: str) -> Path | None:
     """The folder that ``path`` names, or None where it has to be fetched first.
 

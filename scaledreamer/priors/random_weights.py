@@ -1,11 +1,13 @@
 """Stable Diffusions with random weights: for tests, trials and benchmarks, where nothing can or need be downloaded.
 
-They know nothing of images. ``tiny`` takes milliseconds on a CPU; ``sd21`` has the sizes of Stable Diffusion 2.1-base.
+They know nothing of images. ``tiny`` takes milliseconds on a CPU; ``sd15`` and ``sd21`` have the
+sizes of Stable Diffusion 1.5 and 2.1-base.
 """
 
 import hashlib
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,6 +66,19 @@ SD21 = Configs(
     },
     scheduler=_SCHEDULER,
 )
+SD15 = replace(
+    SD21,
+    unet={**SD21.unet, "cross_attention_dim": 768, "attention_head_dim": 8, "use_linear_projection": False},
+    text_encoder={
+        **SD21.text_encoder,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "hidden_act": "quick_gelu",
+        "projection_dim": 768,
+    },
+)
 TINY = Configs(
     unet={
         "sample_size": 8,
@@ -100,7 +115,7 @@ TINY = Configs(
     },
     scheduler=_SCHEDULER,
 )
-ARCHITECTURES: dict[str, Configs] = {"tiny": TINY, "sd21": SD21}
+ARCHITECTURES: dict[str, Configs] = {"tiny": TINY, "sd15": SD15, "sd21": SD21}
 
 
 class RandomWeights(Weights):
@@ -164,7 +179,7 @@ class RandomWeights(Weights):
             return kind(**arguments)
 
 
-def write_random_prior(folder: Path, architecture: Literal["tiny", "sd21"] = "tiny", seed: int = 0) -> None:
+def write_random_prior(folder: Path, architecture: Literal["tiny", "sd15", "sd21"] = "tiny", seed: int = 0) -> None:
     """Write a prior with random weights as a pipeline folder in diffusers' layout, which diffusers loads as well.
 
     Args:

@@ -3,7 +3,7 @@
 Axes: N network inputs, B images, h w latent height and width, L tokens, D text width, T timesteps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -15,6 +15,7 @@ from scaledreamer.errors import UserError
 from scaledreamer.priors import locate
 from scaledreamer.priors.base import TextEncoding
 from scaledreamer.priors.clip_text import ClipText, too_long, warn_of_cut
+from scaledreamer.priors.cuda_graph import GraphedFunction
 from scaledreamer.priors.layout import Configs
 from scaledreamer.priors.weights import Weights
 
@@ -35,6 +36,8 @@ class StableDiffusion:
             elsewhere. Latents and noise estimates are float32 always.
         image_size: side in pixels of the images to encode, a multiple of the VAE's factor (8); None for the size the
             UNet was trained at.
+        speedup: of the UNet on a GPU; no effect elsewhere. ``cuda_graph`` records it once per shape and replays it;
+            ``compile`` compiles it and the VAE before (a minute or two at the start of a run).
     """
 
     views = 1
@@ -46,9 +49,10 @@ class StableDiffusion:
         negative_prompt: str = "",
         dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto",
         image_size: PositiveInt | None = None,
+        speedup: Literal["none", "cuda_graph", "compile"] = "cuda_graph",
     ) -> None:
         self.path, self.negative_prompt = path, negative_prompt
-        self._dtype_name, self._image_size = dtype, image_size
+        self._dtype_name, self._image_size, self._speedup = dtype, image_size, speedup
         self._device = torch.device("cpu")
         self._dtype: torch.dtype | None = None  # known after setup
         self._text: ClipText | None = None
@@ -134,6 +138,12 @@ class StableDiffusion:
         vae = self.weights.vae(self._device)
         del vae.decoder, vae.post_quant_conv  # only encoding is needed
         self._vae = self._frozen(vae)
+        self._denoise: Callable[[Tensor, Tensor, Tensor], Tensor] = self._unet_output
+        if self._device.type == "cuda" and self._speedup != "none":
+            if self._speedup == "compile":
+                self._unet.compile(dynamic=False)
+                vae.encoder.compile(dynamic=False)
+            self._denoise = GraphedFunction(self._unet_output)
         self.alphas_cumprod = alphas_cumprod(self.configs).to(self._device)
 
     def _resolve(self, device: torch.device, dtype: torch.dtype | None) -> torch.dtype:
@@ -211,10 +221,11 @@ class StableDiffusion:
         """
         # The weights are in the prior's own type; the trainer's autocast would cast them again at every step.
         with torch.autocast(self._device.type, enabled=False):
-            output = self._unet(
-                latents.to(self._dtype), timesteps, encoder_hidden_states=tokens.to(self._dtype), return_dict=False
-            )[0]
+            output = self._denoise(latents.to(self._dtype), timesteps, tokens.to(self._dtype))
         return as_noise(output.float(), latents.float(), self.alphas_cumprod[timesteps], self.configs.prediction_type)
+
+    def _unet_output(self, latents: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
+        return self._unet(latents, timesteps, encoder_hidden_states=tokens, return_dict=False)[0]
 
 
 def alphas_cumprod(configs: Configs) -> Tensor:
