@@ -136,7 +136,7 @@ class RandomWeights(Weights):
         if architecture not in ARCHITECTURES:
             raise UserError(
                 f"random:{architecture}: no such architecture; there are "
-                f"{' and '.join(f'random:{name}' for name in ARCHITECTURES)}."
+                f"{', '.join(f'random:{name}' for name in ARCHITECTURES)}."
             )
         self.architecture, self.seed = architecture, seed
         self.configs = ARCHITECTURES[architecture]

@@ -142,7 +142,7 @@ class StableDiffusion:
         if self._device.type == "cuda" and self._speedup != "none":
             if self._speedup == "compile":
                 self._unet.compile(dynamic=False)
-                vae.encoder.compile(dynamic=False)
+                vae.encoder.compile(dynamic=False)  # pyright: ignore[reportAttributeAccessIssue]
             self._denoise = GraphedFunction(self._unet_output)
         self.alphas_cumprod = alphas_cumprod(self.configs).to(self._device)
 
