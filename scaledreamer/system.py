@@ -140,14 +140,19 @@ class TextTo3D(pl.LightningModule):
     @property
     def logs_now(self) -> bool:
         """Whether this optimiser step's figures go to the loggers; reading them waits for the device."""
-        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0 or self.global_step == 0
+        every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        return (self.global_step + 1) % every == 0 or self.global_step == 0
 
     def _log(self, out: StepOutput) -> None:
         figures = {f"train/{name}": value for name, value in out.terms.items()}
         figures |= {"train/loss": out.loss, "train/opacity": out.rendering.opacity.mean()}
         figures |= {f"train/{name}": value for name, value in out.distillation.figures.items()}
         figures |= {f"weight/{name}": torch.tensor(value) for name, value in out.weights.items()}
-        self.log_dict({name: value.detach().float() for name, value in figures.items()}, on_step=True)
+        self.log_dict(
+            {name: value.detach().float() for name, value in figures.items()},
+            on_step=True,
+            sync_dist=self.trainer.world_size > 1,  # the mean over processes is the figure of the global batch
+        )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the size of the whole gradient, before it is clipped, and each group's learning rate."""

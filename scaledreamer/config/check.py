@@ -1,16 +1,19 @@
 """Refuse a wrong configuration before anything is loaded or any job of a sweep starts."""
 
+import importlib
+import logging
 from collections.abc import Iterator
 from typing import Annotated, Any
 
 import hydra
 from annotated_types import Ge
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from scaledreamer.config.construct import problems_of_construction
 from scaledreamer.config.origin import origin_of
 from scaledreamer.config.pairs import problems_of_pairs
-from scaledreamer.config.signature import BUILT, Problem, problems_of_call
+from scaledreamer.config.signature import BUILT, Part, Problem, nearest, problems_of_call
 from scaledreamer.errors import UserError
 
 SUPPLIED: dict[str, frozenset[str]] = {
@@ -28,41 +31,48 @@ SUPPLIED_BELOW: dict[str, frozenset[str]] = {
     "logger": frozenset({"directory", "config"}),
 }
 
+LATE = ("data", "callbacks")
+"""Nodes whose classes are Lightning's, whose import takes seconds: a mistake elsewhere is answered without it."""
+
 
 def run(
     *,
     name: str,
     seed: Annotated[int, Ge(0)],
     resume: str | None,
-    generator: Any,
-    background: Any,
-    optimizer: Any,
+    generator: Part,
+    background: Part,
+    optimizer: Part,
     parameter_groups: dict[str, dict[str, Any]],
-    losses: Any,
-    guidance: Any,
-    cameras: Any,
-    corpus: Any,
-    text: Any,
-    data: Any,
-    renderer: Any,
-    trainer: Any,
-    callbacks: dict[str, Any],
-    logger: dict[str, Any],
+    losses: Part,
+    guidance: Part,
+    cameras: Part,
+    corpus: Part,
+    text: Part,
+    data: Part,
+    renderer: Part,
+    trainer: Part,
+    callbacks: dict[str, Part | None],
+    logger: dict[str, Part | None],
 ) -> None:
     """The names at the top of a configuration; never called, its signature is the schema."""
 
 
 def check(cfg: DictConfig) -> None:
-    """Raise one :class:`UserError` that lists every mistake, each with its key, its file and the way out."""
+    """Raise one :class:`UserError` that lists the mistakes, each with its key, its file and the way out."""
     tree = plain(cfg)
     problems = [*problems_of_call(run, _shallow(tree), partial=False, supplied=frozenset())]
-    for path, node in _targets(tree):
-        problems += _problems_of_target(path, node)
-    problems = problems or problems_of_pairs(tree)
+    targets = list(_targets(tree))
+    for path, node in targets:
+        if path.partition(".")[0] not in LATE:
+            problems += _problems_of_target(path, node)
+    problems = problems or [
+        p for path, node in targets if path.partition(".")[0] in LATE for p in _problems_of_target(path, node)
+    ]
+    problems = problems or problems_of_pairs(tree) or problems_of_construction(tree)
     if problems:
         lines = [f"{p.key}: {p.message}{_where(cfg, p.key)}" for p in problems]
-        head = "the configuration has a mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
-        raise UserError(f"{head}:\n  " + "\n  ".join(lines))
+        raise UserError(lines[0] if len(lines) == 1 else f"{len(lines)} mistakes:\n  " + "\n  ".join(lines))
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -71,24 +81,51 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         UserError: an interpolation cannot be resolved, or a value marked ``???`` was not given.
     """
-    node = OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"])
+    node = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
     try:
         return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "the configuration"
-        raise UserError(f"{key}: {str(error).splitlines()[0]}{_where(cfg, str(key))}") from error
+        missing = isinstance(error, MissingMandatoryValue)
+        what = f"is required; set {key}=..." if missing else str(error).splitlines()[0]
+        raise UserError(f"{key}: {what}{_where(cfg, str(key))}") from error
 
 
 def _problems_of_target(path: str, node: dict[str, Any]) -> list[Problem]:
     name = node["_target_"]
     try:
-        target = hydra.utils.get_object(name)
+        target = _imported(name)
     except Exception as error:
-        reason = str(error).splitlines()[0]
-        return [Problem(f"{path}._target_", f"'{name}' cannot be imported: {reason}")]
+        return [Problem(f"{path}._target_", f"'{name}' cannot be imported: {_reason(name, error)}")]
     supplied = SUPPLIED.get(path) or SUPPLIED_BELOW.get(path.partition(".")[0], frozenset())
     found = problems_of_call(target, _shallow(node), partial=bool(node.get("_partial_")), supplied=supplied)
     return [Problem(f"{path}.{p.key}", p.message) for p in found]
+
+
+def _imported(name: str) -> Any:
+    log = logging.getLogger(hydra.utils.__name__)
+    log.disabled = True  # it would print what we are about to say in one line
+    try:
+        return hydra.utils.get_object(name)
+    finally:
+        log.disabled = False
+
+
+def _reason(name: str, error: Exception) -> str:
+    """Why there is no ``name``, of which Hydra tells what its own search met."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        names = vars(importlib.import_module(module or name))
+    except ModuleNotFoundError as missing:
+        mine = "." not in (missing.name or ".")
+        return f"{missing.msg}{'; for a folder of your own set PYTHONPATH=FOLDER' if mine else ''}."
+    except Exception as broken:
+        return f"{type(broken).__name__}: {next(iter(str(broken).splitlines()), '')}"
+    if attribute in names:
+        return str(error).splitlines()[0]
+    public = [n for n in names if not n.startswith("_")]
+    own = [n for n in public if getattr(names[n], "__module__", None) == module]
+    return f"module '{module}' has no attribute '{attribute}'; {nearest(attribute, own or public)}"
 
 
 def _shallow(node: dict[str, Any]) -> dict[str, Any]:

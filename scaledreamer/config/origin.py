@@ -1,42 +1,71 @@
 """Which file a key of a composed configuration comes from."""
 
+import os
 from pathlib import Path
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 
 def origin_of(cfg: DictConfig, key: str) -> str | None:
-    """Option file that sets ``key`` or, where none does, its nearest parent; None outside a Hydra composition."""
+    """Option file that sets ``key`` or, where none does, its nearest parent; None outside a Hydra composition.
+
+    A key that the command line sets says so before the file: ``command line, over conf/train.yaml``.
+    """
     hydra = cfg.hydra if "hydra" in cfg else HydraConfig.get() if HydraConfig.initialized() else None
     if hydra is None:
         return None
-    best, depth = None, 0
-    for label, path, package in _chosen_files(hydra):
-        node = OmegaConf.load(path)
-        if isinstance(node, DictConfig):
-            relative = _below(key, package)
-            found = _depth(node, relative) + (package.count(".") + 1 if package and relative is not None else 0)
-            if relative is not None and found > depth:
-                best, depth = label, found
-    return best
+    overrides = task_overrides(hydra)
+    best, depth, parts = None, 0, key.count(".") + 1
+    for path, package in _files(hydra, overrides):
+        relative = _below(key, package)
+        if relative is None:
+            continue
+        found = _depth(OmegaConf.load(path), relative) + (package.count(".") + 1 if package else 0)
+        # Of the files that set the key the last one counts; of those that only know its parent the first one made it.
+        if found > depth or found == depth == parts:
+            best, depth = path, found
+    file = _label(best) if best is not None else None
+    chosen = set(hydra.runtime.choices)  # generator=3dconv names a file; it sets nothing itself
+    if not any(_sets(override, key) for override in overrides if override.partition("=")[0].lstrip("+~") not in chosen):
+        return file
+    return f"command line, over {file}" if file else "command line"
 
 
-def _chosen_files(hydra: DictConfig) -> list[tuple[str, Path, str]]:
-    """(label, file, package) of the primary file and of every chosen option, in an order where later ones win."""
+def task_overrides(hydra: DictConfig) -> list[str]:
+    """The overrides of a run as they were written: their ``${...}`` are not this node's to resolve."""
+    return OmegaConf.to_container(hydra.overrides.task, resolve=False)  # type: ignore[return-value]
+
+
+def _files(hydra: DictConfig, overrides: list[str]) -> list[tuple[Path, str]]:
+    """(file, package) of everything that was composed, in an order where later ones win."""
+    search = ConfigSearchPathImpl()
+    for source in hydra.runtime.config_sources:
+        search.append(source.provider, f"{source.schema}://{source.path}")
+    chosen = ConfigLoaderImpl(search).compute_defaults_list(
+        hydra.job.config_name, overrides=overrides, run_mode=RunMode.RUN
+    )
     folders = [Path(s.path) for s in hydra.runtime.config_sources if s.schema == "file"]
-    names = [(hydra.job.config_name, "")]
-    choices = hydra.runtime.choices
-    names += [(f"{g}/{o}", g.replace("/", ".")) for g, o in choices.items() if o and not g.startswith("hydra/")]
     files = []
-    for name, package in names:
-        path = next((f / f"{name}.yaml" for f in folders if (f / f"{name}.yaml").exists()), None)
+    for option in chosen.defaults:
+        path = next((f for folder in folders if (f := folder / f"{option.config_path}.yaml").exists()), None)
         if path is not None:
-            header = path.read_text("utf-8").partition("@package")[2].split()
-            files.append((f"{path.parents[len(Path(name).parts) - 1].name}/{name}.yaml", path, package))
-            if header:
-                files[-1] = (*files[-1][:2], "" if header[0] == "_global_" else header[0])
+            files.append((path, option.package or ""))
     return files
+
+
+def _label(path: Path) -> str:
+    """Relative to the working folder where it is below it."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _sets(override: str, key: str) -> bool:
+    """Whether an override is of ``key``, or of something in it or around it."""
+    name = override.partition("=")[0].lstrip("+~")
+    return name == key or name.startswith(f"{key}.") or key.startswith(f"{name}.")
 
 
 def _below(key: str, package: str) -> str | None:
@@ -47,10 +76,10 @@ def _below(key: str, package: str) -> str | None:
     return key.removeprefix(package + ".") if key.startswith(package + ".") else None
 
 
-def _depth(node: DictConfig, key: str | None) -> int:
+def _depth(node: object, key: str) -> int:
     """How many parts of ``key`` the file spells out."""
     depth, current = 0, node
-    for part in (key or "").split("."):
+    for part in key.split("."):
         if not isinstance(current, DictConfig) or part not in current:
             break
         depth, current = depth + 1, current._get_node(part)

@@ -30,7 +30,8 @@ class CollapseGuard(StepCallback):
     def on_step(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
         """Judge the figures of a logged step."""
         figures = trainer.logged_metrics
-        if "train/opacity" not in figures or step % trainer.log_every_n_steps:
+        every: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        if "train/opacity" not in figures or step % every:
             return
         if not math.isfinite(float(figures["train/loss"])):
             raise UserError(
