@@ -275,7 +275,7 @@ def test_budget_decides(tmp_path):
     exactly = key.file_bytes / 1e9
     assert isinstance(opened(["a", "b"], tmp_path, budget_gb=exactly), EmbeddingStore)
     assert isinstance(opened(["a", "b"], tmp_path, budget_gb=0.99 * exactly), LiveTextEncoder)
-    assert encoder.reported == ["a, front view", "b, front view"]  # the longest wording tells what is cut
+    assert len(encoder.reported) == len(set(encoder.reported)) == 2 * (1 + len(TEMPLATES))  # every text, at once
     settings = TextSettings(budget_gb=0)
     assert settings.open(["a"], Encoder(), TEMPLATES) is None
     assert settings.live(Encoder(), TEMPLATES)(["a"]).pooled.tolist() == [Encoder.of("a")]

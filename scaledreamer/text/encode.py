@@ -60,6 +60,11 @@ def wordings(prompts: Sequence[str], templates: Sequence[str]) -> list[list[str]
     return [[template.format(prompt=prompt) for template in templates] for prompt in prompts]
 
 
+def distinct_texts(prompts: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """The prompts and all their wordings, each text once."""
+    return list(dict.fromkeys([*prompts, *(text for row in wordings(prompts, templates) for text in row)]))
+
+
 def embed(
     prompts: Sequence[str],
     prior: TextEncoder,
@@ -79,12 +84,10 @@ def embed(
         dtype: what to round to.
         device: where to encode; None for the device that the prior is set up on.
     """
-    worded = wordings(prompts, templates)
-    place: dict[str, int] = {}
-    for text in (*prompts, *(text for row in worded for text in row)):
-        place.setdefault(text, len(place))
+    worded, texts = wordings(prompts, templates), distinct_texts(prompts, templates)
+    place = {text: i for i, text in enumerate(texts)}
     # A prior that is set up already knows its device.
-    encoded = prior.encode_text(list(place)) if device is None else prior.encode_text(list(place), device)
+    encoded = prior.encode_text(texts) if device is None else prior.encode_text(texts, device)
     at = encoded.pooled.device
     plain = torch.tensor([place[text] for text in prompts], dtype=torch.int64, device=at)
     views = torch.tensor([[place[text] for text in row] for row in worded], dtype=torch.int64, device=at)

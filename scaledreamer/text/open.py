@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from scaledreamer.errors import UserError
 from scaledreamer.paths import data_folder
 from scaledreamer.text.embedding import TextEmbedding
-from scaledreamer.text.encode import LiveTextEncoder, StoredType, TextEncoder, embed, wordings
+from scaledreamer.text.encode import LiveTextEncoder, StoredType, TextEncoder, distinct_texts, embed
 from scaledreamer.text.store import BrokenStoreError, EmbeddingStore, StoreKey, fingerprint, parts, write_store
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,6 @@ def open_text_embeddings(
     Raises:
         UserError: the folder cannot be written, or another process makes no progress.
     """
-    worded = longest(templates)
     distinct = list(dict.fromkeys(prompts))
     key = StoreKey(
         fingerprint=fingerprint(distinct, templates, prior.fingerprint, dtype),
@@ -67,7 +66,7 @@ def open_text_embeddings(
     size = key.file_bytes / 1e9
     if size > budget_gb:
         log.info("text embeddings would take %.1f GB (text.budget_gb=%g); computing them in training", size, budget_gb)
-        prior.report_cut([worded.format(prompt=prompt) for prompt in distinct])
+        prior.report_cut(distinct_texts(distinct, templates))
         return LiveTextEncoder(prior, templates, prompts=prompts, dtype=dtype, device=device)
 
     folder = folder if folder is not None else data_folder() / "text"
@@ -86,7 +85,7 @@ def open_text_embeddings(
 
     def build() -> None:
         _require_space(folder, key.file_bytes)
-        prior.report_cut([worded.format(prompt=prompt) for prompt in distinct])
+        prior.report_cut(distinct_texts(distinct, templates))
         log.info("embedding %d prompts in %d wordings: %.2f GB in %s", key.rows, key.templates, size, path)
         write_store(path, key, _batches(distinct, prior, templates, dtype, device))
 
@@ -154,12 +153,6 @@ def build_once(
         return store
     finally:
         lock.release()
-
-
-def longest(templates: Sequence[str]) -> str:
-    """The wording that makes texts longest, after checking all of them; a prompt that fits it fits all."""
-    wordings([], templates)
-    return max(templates, key=len)
 
 
 def _batches(
