@@ -120,7 +120,8 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path, prompts):
         # Rounding grows from step to step: importance sampling moves its samples with it.
         tolerance = 1e-5 if step == 0 else 2e-3
         for name in ("loss", "distillation", "sparsity", "opaque", "eikonal", "opacity", "t", "grad_norm"):
-            assert one[step][f"train/{name}"] == pytest.approx(other[step][f"train/{name}"], rel=tolerance), (step, name)
+            mine, theirs = one[step][f"train/{name}"], other[step][f"train/{name}"]
+            assert mine == pytest.approx(theirs, rel=tolerance), (step, name)
     weights = [read(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in ("one", "two")]
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], rtol=1e-3, atol=1e-4, msg=name)
