@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from scaledreamer.cli import clear_errors
@@ -27,14 +28,17 @@ def main(cfg: DictConfig) -> None:
     from scaledreamer.training.directory import record
 
     config = plain(cfg)
-    directory = Path(hydra.core.hydra_config.HydraConfig.get().runtime.output_dir)
+    directory = Path(HydraConfig.get().runtime.output_dir)
     checkpoint = checkpoints.find(config["resume"], directory)
     if checkpoint is not None:
         checkpoints.require_same(checkpoint, config)
         log.info("Resuming from %s", checkpoint)
-    rank_zero_only(record)(directory, config)
     try:
         run = build_run(config, directory)
+        if checkpoint is not None:
+            checkpoints.require_same_prompts(checkpoint, run.data)
+        # Only now, so that a refused launch leaves the run that it would have resumed as it was.
+        rank_zero_only(record)(directory, config)
         run.trainer.fit(run.system, datamodule=run.data, ckpt_path=checkpoint, weights_only=True)
     finally:
         loggers.finish()

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from scaledreamer.config.construct import problems_of_construction
-from scaledreamer.config.origin import origin_of
+from scaledreamer.config.origin import Origins
 from scaledreamer.config.pairs import problems_of_pairs
 from scaledreamer.config.signature import BUILT, Part, Problem, nearest, problems_of_call
 from scaledreamer.errors import UserError
@@ -71,7 +71,8 @@ def check(cfg: DictConfig) -> None:
     ]
     problems = problems or problems_of_pairs(tree) or problems_of_construction(tree)
     if problems:
-        lines = [f"{p.key}: {p.message}{_where(cfg, p.key)}" for p in problems]
+        origins = Origins(cfg)
+        lines = [f"{p.key}: {p.message}{_where(origins, p.key)}" for p in problems]
         raise UserError(lines[0] if len(lines) == 1 else f"{len(lines)} mistakes:\n  " + "\n  ".join(lines))
 
 
@@ -88,7 +89,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         key = getattr(error, "full_key", None) or "the configuration"
         missing = isinstance(error, MissingMandatoryValue)
         what = f"is required; set {key}=..." if missing else str(error).splitlines()[0]
-        raise UserError(f"{key}: {what}{_where(cfg, str(key))}") from error
+        raise UserError(f"{key}: {what}{_where(Origins(cfg), str(key))}") from error
 
 
 def _problems_of_target(path: str, node: dict[str, Any]) -> list[Problem]:
@@ -150,6 +151,6 @@ def _targets(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
             yield from _targets(value, f"{path}[{i}]")
 
 
-def _where(cfg: DictConfig, key: str) -> str:
-    origin = origin_of(cfg, key)
+def _where(origins: Origins, key: str) -> str:
+    origin = origins.of(key)
     return f" [{origin}]" if origin else ""

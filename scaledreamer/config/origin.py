@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
@@ -10,29 +11,41 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 
-def origin_of(cfg: DictConfig, key: str) -> str | None:
-    """Option file that sets ``key`` or, where none does, its nearest parent; None outside a Hydra composition.
+class Origins:
+    """The option files of one composed configuration.
 
-    A key that the command line sets says so before the file: ``command line, over conf/train.yaml``.
+    Args:
+        cfg: what Hydra composed, with its ``hydra`` node or inside ``hydra.main``.
     """
-    hydra = cfg.hydra if "hydra" in cfg else HydraConfig.get() if HydraConfig.initialized() else None
-    if hydra is None:
-        return None
-    overrides = task_overrides(hydra)
-    best, depth, parts = None, 0, key.count(".") + 1
-    for path, package in _files(hydra, overrides):
-        relative = _below(key, package)
-        if relative is None:
-            continue
-        found = _depth(OmegaConf.load(path), relative) + (package.count(".") + 1 if package else 0)
-        # Of the files that set the key the last one counts; of those that only know its parent the first one made it.
-        if found > depth or found == depth == parts:
-            best, depth = path, found
-    file = _label(best) if best is not None else None
-    chosen = set(hydra.runtime.choices)  # generator=3dconv names a file; it sets nothing itself
-    if not any(_sets(override, key) for override in overrides if override.partition("=")[0].lstrip("+~") not in chosen):
-        return file
-    return f"command line, over {file}" if file else "command line"
+
+    def __init__(self, cfg: DictConfig) -> None:
+        hydra: Any = cfg.hydra if "hydra" in cfg else HydraConfig.get() if HydraConfig.initialized() else None
+        self._files: list[tuple[Path, str, object]] = []  # file, package, content
+        self._overrides: list[str] = []
+        if hydra is not None:
+            overrides, chosen = task_overrides(hydra), set(hydra.runtime.choices)
+            self._files = [(path, package, OmegaConf.load(path)) for path, package in _files(hydra, overrides)]
+            # generator=3dconv names a file; it sets nothing itself
+            self._overrides = [o for o in overrides if o.partition("=")[0].lstrip("+~") not in chosen]
+
+    def of(self, key: str) -> str | None:
+        """Option file that sets ``key`` or, where none does, its nearest parent; None outside a Hydra composition.
+
+        A key that the command line sets says so before the file: ``command line, over conf/train.yaml``.
+        """
+        best, depth, parts = None, 0, key.count(".") + 1
+        for path, package, content in self._files:
+            relative = _below(key, package)
+            if relative is None:
+                continue
+            found = _depth(content, relative) + (package.count(".") + 1 if package else 0)
+            # Of the files that set the key the last counts; of those that only know its parent the first made it.
+            if found > depth or found == depth == parts:
+                best, depth = path, found
+        file = _label(best) if best is not None else None
+        if not any(_sets(override, key) for override in self._overrides):
+            return file
+        return f"command line, over {file}" if file else "command line"
 
 
 def task_overrides(hydra: DictConfig) -> list[str]:

@@ -10,10 +10,11 @@ import json
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pydantic
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 
 @dataclass(frozen=True)
@@ -68,20 +69,33 @@ BUILT: Any = object()
 """Stands for a value that its own ``_target_`` builds; it is checked there."""
 
 
+class Part:
+    """The type of an argument that only a ``_target_`` can give, whatever it builds."""
+
+
 def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
-    function = target.__init__ if inspect.isclass(target) else target
-    try:
-        return typing.get_type_hints(function, include_extras=True)
-    except Exception:  # annotations that only exist for type checkers
-        return {}
+    function = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
+    known = {}
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        one = SimpleNamespace(__annotations__={name: annotation})  # by itself, so that no other hides it
+        try:
+            known |= typing.get_type_hints(one, getattr(function, "__globals__", {}), include_extras=True)
+        except Exception:  # a name that only exists for type checkers
+            continue
+    return known
 
 
 def _problems_of_value(name: str, value: Any, hint: Any) -> list[Problem]:
+    if typing.get_origin(hint) is dict and isinstance(value, Mapping):
+        inner = typing.get_args(hint)[1]
+        return [p for key, item in value.items() for p in _problems_of_value(f"{name}.{key}", item, inner)]
     if _contains_built(value):
         return []
+    if getattr(hint, "_is_protocol", False):
+        return [Problem(name, _unbuilt(value))]
     try:
         # JSON's strict mode is what YAML needs: lists may become tuples and ints floats, "5" never becomes 5.
-        adapter = TypeAdapter(hint)
+        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
         adapter.validate_json(json.dumps(value), strict=True)
     except pydantic.ValidationError as error:
         return [Problem(name, _first_sentence(error, value))]
@@ -100,9 +114,21 @@ def _contains_built(value: Any) -> bool:
 
 def _first_sentence(error: pydantic.ValidationError, value: Any) -> str:
     """The distinct complaints in one line: ``input should be 'sds' or 'uniform', not 'sd'``."""
-    messages = dict.fromkeys(e["msg"][0].lower() + e["msg"][1:] for e in error.errors() if _tells(e))
-    return f"{', or '.join(messages) or 'has the wrong type'}, not {value!r}."
+    messages = dict.fromkeys(_message(e) for e in error.errors() if e["type"] not in _ONLY_BUILT)
+    return f"{', or '.join(messages)}, not {value!r}." if messages else _unbuilt(value)
 
 
-def _tells(error: Any) -> bool:
-    return error["type"] not in ("is_instance_of", "none_required", "callable_type")
+_ONLY_BUILT = ("is_instance_of", "needs_python_object", "none_required", "callable_type")
+
+
+def _message(error: Any) -> str:
+    message = error["msg"].removeprefix("Value error, ")
+    return message[0].lower() + message[1:]
+
+
+def _unbuilt(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "needs a _target_: the class or function that its values are passed to."
+    if isinstance(value, str):
+        return f"cannot be '{value}' (an option of a group is chosen with a slash, as in guidance/rule=asd)."
+    return f"has the wrong type, not {value!r}."

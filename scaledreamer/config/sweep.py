@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+import traceback
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -9,10 +10,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from scaledreamer.cli import report
 from scaledreamer.config.check import check
+from scaledreamer.config.origin import task_overrides
 
 LIMIT = 64
 """Jobs that are all checked; of larger sweeps every value is checked once, not every combination."""
@@ -24,18 +26,20 @@ class CheckSweep(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Compose and check each job; leave with exit code 1 at the first mistake, before any job has started."""
         loader = GlobalHydra.instance().config_loader()
+        own: list[str] = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)  # type: ignore[assignment]
         try:
-            for overrides in jobs(list(config.hydra.overrides.task)):
+            for overrides in jobs(task_overrides(config.hydra)):
                 job = loader.load_configuration(
                     config_name=config.hydra.job.config_name,
-                    overrides=[*config.hydra.overrides.hydra, *overrides],
+                    overrides=[*own, *overrides],
                     run_mode=RunMode.RUN,
                 )
                 HydraConfig.instance().set_config(job)  # `${hydra:...}` in the options is looked up there
                 check(job)
         except Exception as error:
             # Hydra turns an exception of a callback into a warning; leaving is the only way to stop the sweep.
-            report(error)
+            if not report(error):
+                traceback.print_exc()
             sys.exit(1)
 
 

@@ -40,11 +40,11 @@ class Checkpoints(StepCallback):
         if step % self.keep_every == 0 or step >= trainer.max_steps:
             self._keep(trainer, step)
         elif step % self.last_every == 0:
-            trainer.save_checkpoint(self.folder / "last.ckpt")
+            trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
 
     def _keep(self, trainer: pl.Trainer, step: int) -> None:
         kept = self.folder / f"step-{step:07d}.ckpt"
-        trainer.save_checkpoint(kept)
+        trainer.save_checkpoint(kept, weights_only=False)
         if trainer.is_global_zero:
             _link(kept, self.folder / "last.ckpt")
 
@@ -112,6 +112,13 @@ def require_same(path: Path, config: dict[str, Any]) -> None:
     if differences:
         lines = "\n  ".join(f"{key}: {old!r} in the checkpoint, {new!r} in this run" for key, old, new in differences)
         raise UserError(f"{path} was made with another configuration:\n  {lines}\nresume it with the same options.")
+
+
+def require_same_prompts(path: Path, data: pl.LightningDataModule) -> None:
+    """Raise :class:`UserError` unless the checkpoint was trained on the prompts of ``data``."""
+    state = read(path).get(type(data).__qualname__)  # where Lightning keeps it
+    if state is not None:
+        data.load_state_dict(state)
 
 
 def _differences(key: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:

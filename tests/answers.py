@@ -1,0 +1,57 @@
+"""What ``train.py`` answers, without the seconds that a process of its own takes to import PyTorch and Lightning."""
+
+import contextlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+
+import hydra
+from commands import ROOT
+from hydra.core.global_hydra import GlobalHydra
+
+from scaledreamer.cli import clear_errors
+from scaledreamer.config import CONF
+
+QUIET = ("hydra/job_logging=disabled", "hydra/hydra_logging=disabled")
+"""Hydra would set up logging for the whole process."""
+
+_specification = importlib.util.spec_from_file_location("train", ROOT / "train.py")
+assert _specification is not None
+assert _specification.loader is not None
+_train = importlib.util.module_from_spec(_specification)
+_specification.loader.exec_module(_train)
+# Hydra looks for the option files of an imported script in a package; those of a script that is run lie beside it.
+_main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(_train.main.__wrapped__)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a command ended."""
+
+    code: int
+    errors: str  # stderr
+
+    @property
+    def error(self) -> str:
+        """The message, after making sure that it is the only one and the last thing that a user sees."""
+        assert self.code == 1
+        assert self.errors.count("error: ") == 1, self.errors
+        assert "Traceback" not in self.errors
+        assert "Error executing job" not in self.errors
+        return self.errors.partition("error: ")[2].rstrip("\n")
+
+
+def answer(*arguments: str, capsys, monkeypatch) -> Answer:
+    """``python train.py ARGUMENTS`` in this process and its working folder."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # here, so that it is taken back afterwards
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments, *QUIET])
+    capsys.readouterr()
+    code = 0
+    with contextlib.ExitStack() as stack:
+        stack.callback(GlobalHydra.instance().clear)
+        try:
+            with clear_errors():
+                _main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+    return Answer(code=code, errors=capsys.readouterr().err)
