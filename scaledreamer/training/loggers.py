@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from scaledreamer.errors import UserError
 
 if TYPE_CHECKING:
-    from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+    from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
     from torch import Tensor
+
+    from scaledreamer.training.metrics_file import MetricsFile
 
 log = logging.getLogger(__name__)
 
 
-def csv(*, directory: Path, config: dict[str, Any]) -> "CSVLogger":
-    """``metrics.csv`` in the run's folder."""
-    from lightning.pytorch.loggers import CSVLogger
+def csv(*, directory: Path, config: dict[str, Any]) -> "MetricsFile":
+    """``csv/metrics.csv`` in the run's folder; a resumed run continues it."""
+    from scaledreamer.training.metrics_file import MetricsFile
 
-    return CSVLogger(directory, name="", version="csv", flush_logs_every_n_steps=10)
+    return MetricsFile(path=directory / "csv" / "metrics.csv")
 
 
 def tensorboard(*, directory: Path, config: dict[str, Any]) -> "TensorBoardLogger":
@@ -88,7 +90,8 @@ def log_image(logger: "Logger", name: str, picture: "Tensor", *, step: int, capt
     from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
     if isinstance(logger, WandbLogger):
-        logger.log_image(name, [picture.numpy()], step=step, caption=[caption])
+        pixels = (picture * 255).round().byte().numpy()  # W&B takes any number for one in [0, 255]
+        logger.log_image(name, [pixels], step=step, caption=[caption])
     elif isinstance(logger, TensorBoardLogger):
         logger.experiment.add_image(name, picture, step, dataformats="HWC")
 

@@ -82,16 +82,19 @@ class ProgressBar(LightningProgressBar):
 
 
 class Meter:
-    """Steps per second over the last ``horizon`` seconds."""
+    """Steps per second over the last ``horizon`` seconds, and over ``least`` ticks at least.
 
-    def __init__(self, horizon: float = 30.0) -> None:
-        self.horizon = horizon
+    Without the second, a single tick after a pause (a preview, a checkpoint) would pass for the speed of the run.
+    """
+
+    def __init__(self, horizon: float = 30.0, least: int = 20) -> None:
+        self.horizon, self.least = horizon, least
         self._ticks: deque[tuple[float, int]] = deque()  # (time, steps done)
 
     def tick(self, step: int, now: float) -> None:
         """``step`` optimiser steps are done at the time ``now`` (seconds)."""
         self._ticks.append((now, step))
-        while len(self._ticks) > 2 and self._ticks[0][0] < now - self.horizon:
+        while len(self._ticks) > self.least and self._ticks[0][0] < now - self.horizon:
             self._ticks.popleft()
 
     @property

@@ -1,5 +1,7 @@
 """Lightning's Trainer, with the arguments that a run may set."""
 
+import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +12,8 @@ from scaledreamer.errors import UserError
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, Trainer
     from lightning.pytorch.loggers import Logger
+
+log = logging.getLogger(__name__)
 
 
 def trainer(
@@ -50,9 +54,10 @@ def trainer(
         raise UserError("trainer.accelerator=gpu: PyTorch sees no GPU here; use trainer=cpu.")
     if threads is not None:
         torch.set_num_threads(threads)
+    _quiet()
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs, as the reference's convolutions; no effect on CPUs
     try:
-        return Trainer(
+        made = Trainer(
             max_steps=max_steps,
             max_epochs=-1,
             accelerator=accelerator,
@@ -75,3 +80,14 @@ def trainer(
         )
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
+    log.info(
+        "%d steps on %d x %s, precision %s", max_steps, made.world_size, made.strategy.root_device.type, made.precision
+    )
+    return made
+
+
+def _quiet() -> None:
+    """Have Lightning speak through our log alone, and only when something is wrong."""
+    logging.getLogger("lightning").handlers.clear()  # the root logger has them too: every line would appear twice
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")  # its own, with new PyTorch
