@@ -30,3 +30,11 @@ def test_equals_grid_sample(side):
     toward = torch.randn(found.shape, generator=generator, dtype=torch.float64)
     mine, theirs = (torch.autograd.grad((f * toward).sum(), grid)[0] for f in (found, expected))
     torch.testing.assert_close(mine, theirs)
+
+
+def test_a_point_that_is_no_number_gives_none():
+    grid = torch.ones(1, 2, 4, 4, 4)
+    points = torch.tensor([[[0.0, 0.0, 0.0], [float("nan"), 0.0, 0.0]]])
+    found = trilinear.sample(grid, points)
+    assert found[0, 0].tolist() == [1, 1]
+    assert found[0, 1].isnan().all()

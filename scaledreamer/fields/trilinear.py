@@ -37,7 +37,7 @@ def _corners(points: Tensor, side: int) -> tuple[Tensor, Tensor]:
     share = torch.stack([1 - (place - low), place - low], dim=-1)  # [P, N, 3, 2]
     index = torch.stack([low, low + 1], dim=-1)
     share = share * ((index >= 0) & (index < side))
-    index = index.clamp(0, side - 1).long()
+    index = index.clamp(0, side - 1).long().clamp_(min=0)  # NaN, of a run that diverged, becomes some very low number
     (x, y, z), (u, v, w) = index.unbind(dim=2), share.unbind(dim=2)  # [P, N, 2] each
     rows = (z[..., :, None, None] * side + y[..., None, :, None]) * side + x[..., None, None, :]
     shares = w[..., :, None, None] * v[..., None, :, None] * u[..., None, None, :]
