@@ -1,0 +1,218 @@
+"""What a run in the toybox made, held against the truth: scores, a contact sheet and a turning video.
+
+Axes: P prompts, V views, H W pixels.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from scaledreamer.cameras import Cameras
+from scaledreamer.constraints import PositiveInt
+from scaledreamer.corpora.corpus import Prompts
+from scaledreamer.renderers.base import Rendering
+from scaledreamer.system import TextTo3D
+from scaledreamer.toybox import sheets
+from scaledreamer.toybox.judge import Judge
+from scaledreamer.toybox.scene import Scene
+from scaledreamer.toybox.scores import (
+    GREY,
+    Scores,
+    Views,
+    color_error,
+    iou,
+    recalls,
+    sphere_opacity,
+    upright,
+)
+from scaledreamer.toybox.truth_renderer import render
+from scaledreamer.toybox.vocabulary import parse
+from scaledreamer.training.callback import PromptCallback
+from scaledreamer.training.loggers import log_image
+from scaledreamer.training.previews import save_png
+
+log = logging.getLogger(__name__)
+
+
+class ToyboxReport(PromptCallback):
+    """At the end of a run: ``toybox/scores.json``, ``toybox/sheet.png`` and ``toybox/turntable.mp4``.
+
+    Args:
+        views: on a circle at the evaluation cameras' elevation, a multiple of 4.
+        size: of the pictures that are scored, pixels.
+        prompts: at most so many of train and of test, spread evenly, are scored.
+        sheet: prompts on the contact sheet, a third of them of test.
+        frames: of the video; 0 makes none.
+        directory: of the run.
+    """
+
+    def __init__(
+        self,
+        *,
+        views: PositiveInt = 8,
+        size: PositiveInt = 64,
+        prompts: PositiveInt = 64,
+        sheet: PositiveInt = 12,
+        frames: int = 24,
+        directory: Path,
+    ) -> None:
+        self.views, self.size, self.prompts, self.sheet, self.frames = views, size, prompts, sheet, frames
+        self.folder = directory / "toybox"
+        self.seen = 0  # prompts of train; those behind them are of test
+        self._gallery: list[str] = []
+
+    def choose(self, prompts: Prompts) -> Sequence[str]:
+        """Prompts of train, then of test; those of both count as train's."""
+        train = spread(prompts.train, self.prompts)
+        unseen = set(prompts.train)
+        test = spread([p for p in prompts.test if p not in unseen], self.prompts)
+        self._gallery = list(dict.fromkeys([*train, *test]))
+        self.seen = len(train)
+        return [*train, *test]
+
+    def on_step(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
+        """Report at the end, on the first process."""
+        if trainer.is_global_zero and step >= trainer.max_steps:
+            assert isinstance(module, TextTo3D)
+            self.report(module, trainer)
+
+    @torch.no_grad()
+    def report(self, system: TextTo3D, trainer: pl.Trainer) -> dict[str, Any]:
+        """Render, score and write everything; the content of scores.json."""
+        training = system.training
+        system.eval()
+        cameras = system.cameras.orbit(self.views, device=system.device)
+        ours = self._pictures(system, cameras, self.size)
+        truth = true_views(self.shown, cameras, self.size)
+        scores = self._scores(ours, truth, cameras, getattr(system.generator, "sphere_radius", 0.0), system.device)
+        summary = self._summary(scores)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "scores.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
+        figures = {f"toybox/{split}/{name}": v[0] for split in ("seen", "unseen") for name, v in summary[split].items()}
+        picture = self._sheet(ours, truth)
+        save_png(picture, self.folder / "sheet.png")
+        for logger in trainer.loggers:
+            logger.log_metrics(figures, step=trainer.max_steps)
+            log_image(logger, "toybox/sheet", picture, step=trainer.max_steps, caption="ours above the truth")
+        if self.frames:
+            self._video(system)
+        system.train(training)
+        log.info("Toybox: %s; pictures and scores: %s", in_words(summary), self.folder)
+        return summary
+
+    def _pictures(self, system: TextTo3D, cameras: Cameras, size: int) -> Views:
+        found = [self._look(system, i, cameras, size) for i in range(len(self.shown))]
+        return Views(
+            rgb=torch.stack([(r.foreground + GREY * (1 - r.opacity)).float().clamp(0, 1).cpu() for r in found]),
+            opacity=torch.stack([r.opacity[..., 0].float().cpu() for r in found]),
+        )
+
+    def _look(self, system: TextTo3D, index: int, cameras: Cameras, size: int) -> Rendering:
+        with system.trainer.precision_plugin.forward_context():
+            return system.render(self.embedding(index).to(system.device), cameras, size)
+
+    def _scores(
+        self, ours: Views, truth: Views, cameras: Cameras, sphere_radius: float, device: torch.device
+    ) -> Scores:
+        judge = Judge(device=device)
+        seen = torch.stack([judge.see(views).cpu() for views in ours.rgb])  # [P, V, E]
+        gallery = judge.read(self._gallery).cpu()
+        own = torch.tensor([self._gallery.index(prompt) for prompt in self.shown])
+        recall, view_recall = recalls(seen, gallery, own)
+        behind = seen[:, self.views // 2]
+        front, back = (judge.read([f"{p}, {side} view" for p in self.shown]).cpu() for side in ("front", "back"))
+        sphere = sphere_opacity(cameras, self.size, radius=sphere_radius).cpu()
+        return Scores(
+            recall=recall,
+            view_recall=view_recall,
+            iou=iou(ours.opacity, truth.opacity).mean(dim=1),
+            sphere_iou=iou(sphere.expand_as(truth.opacity), truth.opacity).mean(dim=1),
+            color_error=color_error(ours, truth),
+            upright=upright(ours, truth),
+            janus=((behind * front).sum(dim=-1) > (behind * back).sum(dim=-1)).float(),
+        )
+
+    def _summary(self, scores: Scores) -> dict[str, Any]:
+        splits = {"seen": scores.select(slice(0, self.seen)), "unseen": scores.select(slice(self.seen, None))}
+        kinds: dict[str, list[int]] = {}
+        for i, prompt in enumerate(self.shown):
+            kinds.setdefault(parse(prompt).kind, []).append(i)
+        return {
+            "protocol": {
+                "views": self.views,
+                "size": self.size,
+                "gallery": len(self._gallery),
+                "prompts": {"seen": self.seen, "unseen": len(self.shown) - self.seen},
+                "interval": "95 %, bootstrap over prompts",
+            },
+            **{split: part.summary() for split, part in splits.items() if len(part.iou)},
+            "kinds": {
+                kind: {name: float(getattr(scores, name)[index].mean()) for name in ("iou", "recall", "upright")}
+                for kind, index in kinds.items()
+            },
+            "prompts": {
+                prompt: {name: round(float(getattr(scores, name)[i]), 4) for name in vars(scores)}
+                for i, prompt in enumerate(self.shown)
+            },
+        }
+
+    def _sheet(self, ours: Views, truth: Views) -> Tensor:
+        test = min(self.sheet // 3, len(self.shown) - self.seen)
+        places = [*spread(range(self.seen), self.sheet - test), *spread(range(self.seen, len(self.shown)), test)]
+        turns = range(0, self.views, self.views // 4)
+        blocks = [
+            sheets.block(
+                [ours.rgb[i, turns], truth.rgb[i, turns]], caption=f"{self.shown[i]}{' *' if i >= self.seen else ''}"
+            )
+            for i in places
+        ]
+        return sheets.tiled(blocks, columns=3)
+
+    def _video(self, system: TextTo3D) -> None:
+        cameras = system.cameras.orbit(self.frames, device=system.device)
+        places = spread(range(len(self.shown)), 8)
+        found = []
+        for i in places:
+            looked = self._look(system, i, cameras, self.size)
+            found.append((looked.foreground + GREY * (1 - looked.opacity)).float().clamp(0, 1).cpu())
+        frames = torch.stack(found, dim=1)  # [frames, 8, H, W, 3]
+        sheets.save_video(
+            torch.stack([sheets.tiled(list(frame), columns=4) for frame in frames]), self.folder / "turntable.mp4"
+        )
+
+
+def true_views(prompts: Sequence[str], cameras: Cameras, size: int) -> Views:
+    """Pictures of the true toys, on the cameras' device one by one, collected on the CPU."""
+    device = cameras.c2w.device
+    scene = Scene.of([parse(prompt) for prompt in prompts], device)
+    grey = torch.full((3,), GREY, device=device)
+    found = [render(scene[i : i + 1], cameras, size, background=grey) for i in range(len(prompts))]
+    return Views(
+        rgb=torch.stack([image.rgb.cpu() for image in found]),
+        opacity=torch.stack([image.opacity[..., 0].cpu() for image in found]),
+    )
+
+
+def spread(items: Sequence[Any], count: int) -> list[Any]:
+    """``count`` of the items, evenly; all where there are no more."""
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+def in_words(summary: dict[str, Any]) -> str:
+    """One line of the figures that matter most."""
+    parts = []
+    for split in ("seen", "unseen"):
+        if split in summary:
+            part = summary[split]
+            parts.append(
+                f"{split}: recall {part['recall'][0]:.2f}, IoU {part['iou'][0]:.3f}, colour error "
+                f"{part['color_error'][0]:.3f}, upright {part['upright'][0]:.2f}, Janus {part['janus'][0]:.2f}"
+            )
+    return "; ".join(parts)

@@ -1,0 +1,1 @@
+"""Training of the bundled priors on pictures of the toys: ``python -m scaledreamer.toybox.training --help``."""
