@@ -1,7 +1,8 @@
 """From what the user writes as a prior's path to a folder of weights.
 
-A path is, in this order: ``random:ARCHITECTURE``; a folder; a name that ``python -m scaledreamer.fetch`` knows, fetched
-into ``priors`` of the data folder; a hub name ``organisation/model``, taken from the hub's own cache.
+A path is, in this order: ``random:ARCHITECTURE``; a folder; the name of a prior that is part of the package; a name
+that ``python -m scaledreamer.fetch`` knows, fetched into ``priors`` of the data folder; a hub name
+``organisation/model``, taken from the hub's own cache.
 """
 
 import logging
@@ -20,6 +21,9 @@ log = logging.getLogger(__name__)
 RANDOM = "random:"
 NAMES = ("sd21", "sd15", "tiny")
 """Names of priors in diffusers' layout that can be fetched."""
+
+BUNDLED = {"toy": Path(__file__).parents[1] / "toybox" / "weights" / "toy"}
+"""Priors in diffusers' layout that are part of the package."""
 
 PATTERNS = [
     "model_index.json",
@@ -83,6 +87,8 @@ def local_folder(path: str) -> Path | None:
             f"{path} is a single file; a prior is a folder in diffusers' layout (diffusers' "
             "StableDiffusionPipeline.from_single_file reads such a file, its save_pretrained writes such a folder)."
         )
+    if path in BUNDLED:
+        return BUNDLED[path]
     if path in NAMES:
         folder = priors_folder() / path
         return folder if (folder / "unet").is_dir() else None
@@ -141,7 +147,7 @@ def missing(path: str) -> UserError:
     if path in NAMES:
         what = f"the prior '{path}' has not been fetched to {priors_folder() / path}"
     elif not is_hub_name(path):
-        what = f"the prior '{path}' is neither a folder nor a known name ({', '.join(NAMES)})"
+        what = f"the prior '{path}' is neither a folder nor a known name ({', '.join((*NAMES, *BUNDLED))})"
     name = path if path in NAMES else "sd21"
     return UserError(
         f"{what}. Set guidance.prior.path to a local folder in diffusers' layout, or to a hub name such as "
