@@ -15,7 +15,7 @@ from scaledreamer.cameras import Cameras, RandomCameras
 from scaledreamer.corpora.dataset import PromptBatch
 from scaledreamer.errors import UserError
 from scaledreamer.generators.base import Generator
-from scaledreamer.guidance.distillation import Distillation, ScoreDistillation
+from scaledreamer.guidance.base import Distillation, Guidance
 from scaledreamer.losses import LossWeights, regularisers
 from scaledreamer.randomness import StepRandom
 from scaledreamer.renderers.base import Renderer, Rendering
@@ -56,7 +56,7 @@ class TextTo3D(pl.LightningModule):
         generator: Generator,
         background: nn.Module,
         renderer: Renderer,
-        guidance: ScoreDistillation,
+        guidance: Guidance,
         cameras: RandomCameras,
         losses: LossWeights,
         optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer],
@@ -84,7 +84,7 @@ class TextTo3D(pl.LightningModule):
         """
         cameras = self.cameras.sample(text.pooled.shape[0], random)
         rendering = self.render(text, cameras, self.cameras.image_size, random)
-        distillation = self.guidance(rendering.rgb, text, cameras, progress=progress, random=random)
+        distillation = self.guidance(rendering, text, cameras, progress=progress, random=random)
         terms = {"distillation": distillation.loss, **regularisers(rendering)}
         weights = {name: value_at(getattr(self.losses, name), progress) for name in terms}
         loss = torch.stack([weight * terms[name] for name, weight in weights.items() if weight]).sum()

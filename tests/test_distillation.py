@@ -151,7 +151,7 @@ def test_processes_compute_what_one_would():
         some = TextEmbedding(pooled=text.pooled[rows], tokens=text.tokens[rows])
         views = cameras.sample(len(some.pooled), random)
         pictures = images[rows.start * 2 : rows.stop * 2]
-        return guidance(pictures, some, views, progress=0.5, random=random).loss
+        return guidance(SimpleNamespace(rgb=pictures), some, views, progress=0.5, random=random).loss
 
     whole = loss(slice(0, 2), 0, 1)
     parts = [loss(slice(r, r + 1), r, 2) for r in range(2)]

@@ -14,7 +14,7 @@ from scaledreamer.benchmark.stages import StageTimer
 from scaledreamer.benchmark.timeline import Stage, process_peak_gib
 from scaledreamer.config import check, compose, plain
 from scaledreamer.corpora.dataset import PromptBatch, as_fetched
-from scaledreamer.guidance.distillation import ScoreDistillation
+from scaledreamer.guidance.base import Guidance
 from scaledreamer.priors.locate import stand_in
 from scaledreamer.text.embedding import TextEmbedding
 
@@ -85,7 +85,7 @@ def benchmark(overrides: Sequence[str] = (), *, steps: int = 20, warmup: int = 5
         logger=[],
         directory=Path.cwd(),
     )
-    guidance: ScoreDistillation = build(config["guidance"])
+    guidance: Guidance = build(config["guidance"])
     prior = guidance.prior
     prior.prepare()
     null = torch.zeros(prior.text_length, prior.text_dim)

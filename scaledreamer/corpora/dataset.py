@@ -1,7 +1,7 @@
 """What a training step gets of the corpus. P is the number of prompts of the step in one process."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -36,7 +36,7 @@ class PromptBatch:
         """A copy in page-locked memory, from which transfers to a GPU need not wait."""
         text = self.text
         if text is not None:
-            text = TextEmbedding(pooled=text.pooled.pin_memory(), tokens=text.tokens.pin_memory())
+            text = replace(text, pooled=text.pooled.pin_memory(), tokens=text.tokens.pin_memory())
         return PromptBatch(self.index.pin_memory(), self.prompts, text)
 
 
@@ -59,10 +59,12 @@ class PromptDataset(Dataset[PromptBatch]):
 
     def __getitems__(self, indices: list[int]) -> PromptBatch:
         """The batch of the prompts at ``indices``; a DataLoader calls this once per batch."""
+        prompts = [self.prompts[i] for i in indices]
+        text = self.embeddings.rows(indices) if self.embeddings is not None else None
         return PromptBatch(
             index=torch.tensor(indices, dtype=torch.int64),
-            prompts=[self.prompts[i] for i in indices],
-            text=self.embeddings.rows(indices) if self.embeddings is not None else None,
+            prompts=prompts,
+            text=replace(text, prompts=tuple(prompts)) if text is not None else None,
         )
 
 

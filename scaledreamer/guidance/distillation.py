@@ -3,7 +3,6 @@
 Axes: P prompts, B images, H W pixels, [C, h, w] latents, L tokens, D text width, K prior inputs per image.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -12,23 +11,16 @@ from torch.nn import functional as F
 
 from scaledreamer.cameras import Cameras
 from scaledreamer.constraints import PositiveFloat
+from scaledreamer.guidance.base import Distillation
 from scaledreamer.guidance.rules import Answers, Combination, Rule, Words
 from scaledreamer.guidance.timesteps import Timesteps, TimestepSchedule
 from scaledreamer.guidance.views import Views, ViewText
 from scaledreamer.priors.base import Prior
 from scaledreamer.randomness import StepRandom
+from scaledreamer.renderers.base import Rendering
 from scaledreamer.text.embedding import TextEmbedding
 
 Weighting = Literal["sds", "uniform", "fantasia3d"]
-
-
-@dataclass(frozen=True)
-class Distillation:
-    """The loss of a training step and what it was made of."""
-
-    loss: Tensor  # []
-    gradient: Tensor  # [B, C, h, w]  g, before the division by B
-    figures: dict[str, Tensor]  # [] each, on the device, for loggers
 
 
 class ScoreDistillation:
@@ -66,17 +58,18 @@ class ScoreDistillation:
         self.null_tokens = null_tokens.to(device)
 
     def __call__(
-        self, images: Tensor, text: TextEmbedding, cameras: Cameras, *, progress: float, random: StepRandom
+        self, rendering: Rendering, text: TextEmbedding, cameras: Cameras, *, progress: float, random: StepRandom
     ) -> Distillation:
         """The loss of renders.
 
         Args:
-            images: [B, H, W, 3] in [0, 1].
+            rendering: of B images.
             text: of the P prompts; B is a multiple of P.
             cameras: of the B images.
             progress: fraction of the run that is done, in [0, 1].
             random: this step's draws.
         """
+        images = rendering.rgb  # [B, H, W, 3] in [0, 1]
         step = self.timesteps.sample(
             images=images.shape[0],
             together=self.prior.views,

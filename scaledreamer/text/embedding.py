@@ -3,7 +3,7 @@
 Axes: P prompts, K templates (ways the prompt is worded, see :mod:`scaledreamer.guidance.views`), L tokens, D width.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,10 +15,12 @@ class TextEmbedding:
 
     pooled: Tensor  # [P, D]  of the plain prompt ("global")
     tokens: Tensor  # [P, K, L, D]  of the prompt worded by each template ("local")
+    prompts: tuple[str, ...] = ()  # the P texts themselves, where they are known
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "TextEmbedding":
         """A copy on ``device``; non-blocking, so pinned memory overlaps with the step."""
-        return TextEmbedding(
+        return replace(
+            self,
             pooled=self.pooled.to(device, dtype, non_blocking=True),
             tokens=self.tokens.to(device, dtype, non_blocking=True),
         )

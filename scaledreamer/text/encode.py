@@ -94,6 +94,7 @@ def embed(
     return TextEmbedding(
         pooled=_rounded(encoded.pooled, dtype)[plain],
         tokens=_rounded(encoded.tokens, dtype)[views.view(len(prompts), len(templates))],
+        prompts=tuple(prompts),
     )
 
 

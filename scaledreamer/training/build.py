@@ -12,11 +12,11 @@ import torch
 
 from scaledreamer.corpora.corpus import Prompts
 from scaledreamer.corpora.datamodule import PromptDataModule
-from scaledreamer.guidance.distillation import ScoreDistillation
+from scaledreamer.guidance.base import Guidance
 from scaledreamer.system import TextTo3D
 from scaledreamer.text.embedding import TextEmbedding
 from scaledreamer.text.settings import TextSettings
-from scaledreamer.training.previews import Previews
+from scaledreamer.training.callback import PromptCallback
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -54,7 +54,7 @@ def build_trainer(config: dict[str, Any], directory: Path) -> "pl.Trainer":
     )
 
 
-def build_system(config: dict[str, Any], *, guidance: ScoreDistillation, **given: Any) -> TextTo3D:
+def build_system(config: dict[str, Any], *, guidance: Guidance, **given: Any) -> TextTo3D:
     """The system around a guidance; ``given`` are the rest of what :class:`TextTo3D` takes from a run.
 
     The initial weights follow from ``config["seed"]`` alone.
@@ -84,15 +84,15 @@ def build_run(config: dict[str, Any], directory: Path) -> Run:
     """
     trainer = build_trainer(config, directory)
     prompts: Prompts = build(config["corpus"]).load()
-    guidance: ScoreDistillation = build(config["guidance"])
+    guidance: Guidance = build(config["guidance"])
     prior, templates = guidance.prior, guidance.views.templates
     prior.prepare()
     text: TextSettings = build(config["text"])
     device = trainer.strategy.root_device
     store = text.open(prompts.train, prior, templates, device=device)
     for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
-        if isinstance(callback, Previews):
-            shown = prompts.val[: callback.prompts]
+        if isinstance(callback, PromptCallback):
+            shown = callback.choose(prompts)
             callback.show(shown, _embedded(shown, text, guidance, templates, device))
     null = _embedded([prior.negative_prompt], text, guidance, AS_IT_IS, device)
     if store is not None:
@@ -116,7 +116,7 @@ def build_run(config: dict[str, Any], directory: Path) -> Run:
 def _embedded(
     prompts: Sequence[str],
     text: TextSettings,
-    guidance: ScoreDistillation,
+    guidance: Guidance,
     templates: Sequence[str],
     device: torch.device,
 ) -> TextEmbedding:

@@ -1,9 +1,13 @@
-"""A Lightning callback that thinks in optimiser steps, not in batches."""
+"""Lightning callbacks that think in optimiser steps, not in batches, and in prompts."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
+
+from scaledreamer.corpora.corpus import Prompts
+from scaledreamer.text.embedding import TextEmbedding
 
 
 class StepCallback(Callback):
@@ -23,3 +27,24 @@ class StepCallback(Callback):
 
     def on_step(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
         """``step`` optimiser steps of the run are done; ``trainer.max_steps`` is the last."""
+
+
+class PromptCallback(StepCallback):
+    """A callback that makes something of prompts of its own choice."""
+
+    shown: Sequence[str] = ()
+    text: TextEmbedding | None = None
+
+    def choose(self, prompts: Prompts) -> Sequence[str]:
+        """Which prompts it wants embedded."""
+        raise NotImplementedError
+
+    def show(self, prompts: Sequence[str], text: TextEmbedding) -> None:
+        """Give the chosen prompts and their embeddings [P]; called once, before training."""
+        self.shown, self.text = list(prompts), text
+
+    def embedding(self, index: int) -> TextEmbedding:
+        """Of one prompt, on the CPU."""
+        assert self.text is not None
+        one = slice(index, index + 1)
+        return TextEmbedding(pooled=self.text.pooled[one], tokens=self.text.tokens[one])

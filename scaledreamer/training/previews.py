@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from scaledreamer.constraints import PositiveInt
+from scaledreamer.corpora.corpus import Prompts
 from scaledreamer.system import TextTo3D
-from scaledreamer.text.embedding import TextEmbedding
-from scaledreamer.training.callback import StepCallback
+from scaledreamer.training.callback import PromptCallback
 from scaledreamer.training.loggers import log_image
 
 
-class Previews(StepCallback):
+class Previews(PromptCallback):
     """Renders a grid (a row per prompt, a column per view) every N steps and at the end.
 
     Args:
@@ -33,12 +33,10 @@ class Previews(StepCallback):
     ) -> None:
         self.every, self.prompts, self.views, self.size = every, prompts, views, size
         self.folder = directory / "previews"
-        self.shown: list[str] = []
-        self.text: TextEmbedding | None = None
 
-    def show(self, prompts: Sequence[str], text: TextEmbedding) -> None:
-        """Give the prompts and their embeddings [P]; called once, before training."""
-        self.shown, self.text = list(prompts), text
+    def choose(self, prompts: Prompts) -> Sequence[str]:
+        """The first of the corpus's validation prompts."""
+        return prompts.val[: self.prompts]
 
     def on_step(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
         """Render when due and at the end, on the first process."""
@@ -53,15 +51,13 @@ class Previews(StepCallback):
     @torch.no_grad()
     def render(self, system: TextTo3D) -> tuple[Tensor, float]:
         """(grid [P * size, V * size, 3] in [0, 1] on the CPU, mean opacity); leaves the system's mode as it was."""
-        assert self.text is not None
         training = system.training
         system.eval()
         cameras = system.cameras.orbit(self.views, device=system.device)
         rows, opacity = [], 0.0
         for i in range(len(self.shown)):  # one at a time: a preview must not need more memory than a step
-            text = TextEmbedding(pooled=self.text.pooled[i : i + 1], tokens=self.text.tokens[i : i + 1])
             with system.trainer.precision_plugin.forward_context():
-                rendering = system.render(text.to(system.device), cameras, self.size)
+                rendering = system.render(self.embedding(i).to(system.device), cameras, self.size)
             rows.append(torch.cat(list(rendering.rgb.float().clamp(0, 1)), dim=1).cpu())
             opacity += float(rendering.opacity.mean()) / len(self.shown)
         system.train(training)
