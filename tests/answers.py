@@ -12,8 +12,8 @@ from hydra.core.global_hydra import GlobalHydra
 from scaledreamer.cli import clear_errors
 from scaledreamer.config import CONF
 
-QUIET = ("hydra/job_logging=disabled", "hydra/hydra_logging=disabled")
-"""Hydra would set up logging for the whole process."""
+QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none")
+"""Hydra would set up logging for the whole process; ``disabled`` would do so too, and silence every logger there is."""
 
 _specification = importlib.util.spec_from_file_location("train", ROOT / "train.py")
 assert _specification is not None

@@ -1,5 +1,6 @@
 """Whole runs at sizes that take a second or two, for tests of what a run does."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,22 @@ SMALL = (
 """The paper's run made small, with a prior of random weights; ``corpus.path`` is to be added."""
 
 
-def prepared(overrides: list[str], directory: Path) -> tuple[Run, dict[str, Any]]:
-    """What ``python train.py SMALL OVERRIDES`` builds for its folder, and the checked configuration."""
-    cfg = compose([*SMALL, *overrides])
+def prepared(overrides: Sequence[str], directory: Path) -> tuple[Run, dict[str, Any]]:
+    """What ``python train.py OVERRIDES`` builds for its folder, and the checked configuration."""
+    cfg = compose(overrides)
     check(cfg)
     config = plain(cfg)
     record(directory, config)
     return build_run(config, directory), config
 
 
-def trained(overrides: list[str], directory: Path, *, checkpoint: Path | None = None) -> Run:
-    """A run after its last step."""
+def trained_with(overrides: Sequence[str], directory: Path, *, checkpoint: Path | None = None) -> Run:
+    """A run of these options after its last step."""
     run, _ = prepared(overrides, directory)
     run.trainer.fit(run.system, datamodule=run.data, ckpt_path=checkpoint, weights_only=True)
     return run
+
+
+def trained(overrides: list[str], directory: Path, *, checkpoint: Path | None = None) -> Run:
+    """The small run with these options over it, after its last step."""
+    return trained_with([*SMALL, *overrides], directory, checkpoint=checkpoint)

@@ -194,8 +194,12 @@ def write_random_prior(folder: Path, architecture: Literal["tiny", "sd15", "sd21
         for part, model in models.items():
             model.save_pretrained(str(folder / part))  # pyright: ignore[reportCallIssue]
     write_tokenizer(folder / "tokenizer", random.configs)
-    scheduler = {"_class_name": "DDIMScheduler", **random.configs.scheduler}
-    _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    write_index(folder, random.configs.scheduler)
+
+
+def write_index(folder: Path, scheduler: dict[str, Any]) -> None:
+    """Write a pipeline's scheduler and, last, the index of its parts: a folder that has it is whole."""
+    _write_json(folder / "scheduler" / "scheduler_config.json", {"_class_name": "DDIMScheduler", **scheduler})
     index = {
         "_class_name": "StableDiffusionPipeline",
         "feature_extractor": [None, None],
@@ -208,7 +212,7 @@ def write_random_prior(folder: Path, architecture: Literal["tiny", "sd15", "sd21
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
-    _write_json(folder / "model_index.json", index)  # last: a folder that has it is whole
+    _write_json(folder / "model_index.json", index)
 
 
 def write_tokenizer(folder: Path, configs: Configs) -> None:

@@ -152,8 +152,11 @@ class StableDiffusion:
         return dtype or (torch.float16 if device.type == "cuda" else torch.float32)
 
     def _frozen(self, model: nn.Module) -> nn.Module:
-        # Convolutions on a GPU run fastest with the channels innermost.
-        layout = torch.channels_last if self._device.type == "cuda" else torch.preserve_format
+        from diffusers import UNet2DConditionModel
+
+        # Convolutions on a GPU run fastest with the channels innermost, and a UNet of many small ones on a CPU as well.
+        innermost = self._device.type == "cuda" or isinstance(model, UNet2DConditionModel)
+        layout = torch.channels_last if innermost else torch.preserve_format
         # diffusers' own `to` warns of modules to be kept in float32, of which these models have none.
         return nn.Module.to(
             model.eval().requires_grad_(False), device=self._device, dtype=self._dtype, memory_format=layout

@@ -6,7 +6,6 @@ away: the pooled embedding is what a generator sees of a prompt.
 Axes: B pictures, [C, h, w] latents, T toys, W view words, L tokens, D text width.
 """
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scaledreamer.priors.random_weights import write_index
 from scaledreamer.toybox.training.loop import Plan, fit
 from scaledreamer.toybox.training.pictures import Pictures
 from scaledreamer.toybox.training.words import (
@@ -53,7 +53,6 @@ UNET: dict[str, Any] = {
     "use_linear_projection": True,
 }
 SCHEDULER: dict[str, Any] = {
-    "_class_name": "DDIMScheduler",
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
@@ -168,18 +167,4 @@ def save_pipeline(model: Denoiser, folder: Path) -> None:
     """Write text encoder, UNet, scheduler and index; VAE and tokenizer are there already."""
     model.unet.half().save_pretrained(str(folder / "unet"))
     model.text.half().save_pretrained(str(folder / "text_encoder"))
-    (folder / "scheduler").mkdir(exist_ok=True)
-    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER, indent=1) + "\n")
-    index = {
-        "_class_name": "StableDiffusionPipeline",
-        "feature_extractor": [None, None],
-        "image_encoder": [None, None],
-        "requires_safety_checker": False,
-        "safety_checker": [None, None],
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    }
-    (folder / "model_index.json").write_text(json.dumps(index, indent=1) + "\n")
+    write_index(folder, SCHEDULER)
