@@ -135,7 +135,7 @@ def test_the_papers_command_line_trains_on_its_corpus_and_resumes(tmp_path, corp
     data.mkdir()
     (data / "corpora").symlink_to(corpora_folder)
     command = ("generator=3dconv", "corpus=DF415", "guidance=asd_sd")
-    small = ("guidance/prior=tiny", "trainer=cpu", "generator.resolution=16", "callbacks.previews.size=32")
+    small = ("guidance/prior=tiny", "size=small", "trainer=cpu")
     train(*command, *small, "trainer.max_steps=20", f"hydra.run.dir={tmp_path}/run", data=data)
     assert (tmp_path / "run" / "previews" / "step-0000020.png").exists()
     again = ("trainer.max_steps=22", f"resume={tmp_path}/run", "trainer.log_every_n_steps=1")
