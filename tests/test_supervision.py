@@ -28,5 +28,5 @@ def test_the_truth_itself_has_no_loss_and_an_offset_its_square():
         rendering = SimpleNamespace(rgb=rgb, background=background)
         return float(guidance(rendering, text, views, progress=0, random=StepRandom(seed=0, step=0)).loss)  # type: ignore[arg-type]
 
-    assert loss(truth) == 0
+    assert loss(truth) < 1e-8  # other padding, other order of sums: rounding alone
     torch.testing.assert_close(loss(truth + 0.1), 2.0 * 0.01 * 16 * 16 * 3, rtol=1e-4, atol=0)

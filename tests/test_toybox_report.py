@@ -5,7 +5,9 @@ import json
 import imageio.v3 as iio
 import pytest
 from PIL import Image
-from runs import trained_with
+from runs import prepared, trained_with
+
+from scaledreamer.errors import UserError
 
 OPTIONS = (
     "generator=3dconv_toy",
@@ -42,3 +44,24 @@ def test_a_run_is_held_against_the_truth(tmp_path, monkeypatch, guidance):
         assert 0.2 < scores[split]["sphere_iou"][0] < 0.8  # a ball covers a good part of any toy
     assert Image.open(tmp_path / "run" / "toybox" / "sheet.png").width > 3 * 4 * 16
     assert len(iio.imread(tmp_path / "run" / "toybox" / "turntable.mp4", plugin="FFMPEG")) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["callbacks.toybox.views=6"], "multiple of 4"),
+        (["corpus.prompt=a red zebra"], "zebra"),
+    ],
+)
+def test_mistakes_are_told_before_the_training(tmp_path, monkeypatch, options, message):
+    monkeypatch.setenv("SCALEDREAMER_DATA", str(tmp_path / "data"))
+    with pytest.raises(UserError, match=message):
+        prepared([*OPTIONS, "guidance=truth_toy", *options], tmp_path / "run")
+
+
+def test_a_run_without_unseen_prompts_is_reported_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCALEDREAMER_DATA", str(tmp_path / "data"))
+    trained_with([*OPTIONS, "guidance=truth_toy", "corpus.prompt=a red duck on a drum"], tmp_path / "run")
+    scores = json.loads((tmp_path / "run" / "toybox" / "scores.json").read_text())
+    assert "unseen" not in scores
+    assert scores["protocol"]["prompts"] == {"seen": 1, "unseen": 0}

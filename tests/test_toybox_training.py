@@ -69,3 +69,4 @@ def test_a_stopped_training_goes_on(tmp_path):
     done, rest = train(tmp_path / "parts", plan)
     assert done
     torch.testing.assert_close(rest, whole, atol=0.01, rtol=0)  # moments are kept in bfloat16
+    assert not (tmp_path / "parts").exists()  # a training that begins later must not go on from there

@@ -134,12 +134,14 @@ class StableDiffusion:
             UserError: the weights are not there or do not fit.
         """
         self._device, self._dtype = torch.device(device), self._resolve(torch.device(device), dtype)
-        self._unet = self._frozen(self.weights.unet(self._device))
+        # Convolutions run fastest with the channels innermost; on a CPU only the UNet's, which are many and small.
+        self._unet = self._frozen(self.weights.unet(self._device), torch.channels_last)
         vae = self.weights.vae(self._device)
         del vae.decoder, vae.post_quant_conv  # only encoding is needed
-        self._vae = self._frozen(vae)
+        on_gpu = self._device.type == "cuda"
+        self._vae = self._frozen(vae, torch.channels_last if on_gpu else torch.preserve_format)
         self._denoise: Callable[[Tensor, Tensor, Tensor], Tensor] = self._unet_output
-        if self._device.type == "cuda" and self._speedup != "none":
+        if on_gpu and self._speedup != "none":
             if self._speedup == "compile":
                 self._unet.compile(dynamic=False)
                 vae.encoder.compile(dynamic=False)  # pyright: ignore[reportAttributeAccessIssue]
@@ -151,12 +153,7 @@ class StableDiffusion:
             return DTYPES[self._dtype_name]
         return dtype or (torch.float16 if device.type == "cuda" else torch.float32)
 
-    def _frozen(self, model: nn.Module) -> nn.Module:
-        from diffusers import UNet2DConditionModel
-
-        # Convolutions on a GPU run fastest with the channels innermost, and a UNet of many small ones on a CPU as well.
-        innermost = self._device.type == "cuda" or isinstance(model, UNet2DConditionModel)
-        layout = torch.channels_last if innermost else torch.preserve_format
+    def _frozen(self, model: nn.Module, layout: torch.memory_format) -> nn.Module:
         # diffusers' own `to` warns of modules to be kept in float32, of which these models have none.
         return nn.Module.to(
             model.eval().requires_grad_(False), device=self._device, dtype=self._dtype, memory_format=layout

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from scaledreamer.cameras import Cameras
-from scaledreamer.constraints import PositiveInt
+from scaledreamer.constraints import NonNegativeInt, PositiveInt
 from scaledreamer.corpora.corpus import Prompts
+from scaledreamer.errors import UserError
 from scaledreamer.renderers.base import Rendering
 from scaledreamer.system import TextTo3D
 from scaledreamer.toybox import sheets
@@ -50,6 +51,9 @@ class ToyboxReport(PromptCallback):
         sheet: prompts on the contact sheet, a third of them of test.
         frames: of the video; 0 makes none.
         directory: of the run.
+
+    Raises:
+        UserError: the views are not whole quarter turns.
     """
 
     def __init__(
@@ -59,21 +63,29 @@ class ToyboxReport(PromptCallback):
         size: PositiveInt = 64,
         prompts: PositiveInt = 64,
         sheet: PositiveInt = 12,
-        frames: int = 24,
+        frames: NonNegativeInt = 24,
         directory: Path,
     ) -> None:
+        if views % 4:
+            raise UserError(f"callbacks.toybox.views={views} must be a multiple of 4: toys are turned by quarters.")
         self.views, self.size, self.prompts, self.sheet, self.frames = views, size, prompts, sheet, frames
         self.folder = directory / "toybox"
         self.seen = 0  # prompts of train; those behind them are of test
         self._gallery: list[str] = []
 
     def choose(self, prompts: Prompts) -> Sequence[str]:
-        """Prompts of train, then of test; those of both count as train's."""
+        """Prompts of train, then of test; those of both count as train's.
+
+        Raises:
+            UserError: a prompt is no toy, so there is no truth to hold it against.
+        """
         train = spread(prompts.train, self.prompts)
         unseen = set(prompts.train)
         test = spread([p for p in prompts.test if p not in unseen], self.prompts)
         self._gallery = list(dict.fromkeys([*train, *test]))
         self.seen = len(train)
+        for prompt in self._gallery:
+            parse(prompt)
         return [*train, *test]
 
     def on_step(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
@@ -88,13 +100,13 @@ class ToyboxReport(PromptCallback):
         training = system.training
         system.eval()
         cameras = system.cameras.orbit(self.views, device=system.device)
-        ours = self._pictures(system, cameras, self.size)
+        ours = self._pictures(system, range(len(self.shown)), cameras)
         truth = true_views(self.shown, cameras, self.size)
         scores = self._scores(ours, truth, cameras, getattr(system.generator, "sphere_radius", 0.0), system.device)
         summary = self._summary(scores)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "scores.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
-        figures = {f"toybox/{split}/{name}": v[0] for split in ("seen", "unseen") for name, v in summary[split].items()}
+        figures = {f"toybox/{split}/{name}": v[0] for split in self._splits() for name, v in summary[split].items()}
         picture = self._sheet(ours, truth)
         save_png(picture, self.folder / "sheet.png")
         for logger in trainer.loggers:
@@ -106,16 +118,21 @@ class ToyboxReport(PromptCallback):
         log.info("Toybox: %s; pictures and scores: %s", in_words(summary), self.folder)
         return summary
 
-    def _pictures(self, system: TextTo3D, cameras: Cameras, size: int) -> Views:
-        found = [self._look(system, i, cameras, size) for i in range(len(self.shown))]
+    def _splits(self) -> dict[str, slice]:
+        """Which of the prompts are of train and which of test, where there are any."""
+        splits = {"seen": slice(0, self.seen), "unseen": slice(self.seen, len(self.shown))}
+        return {name: part for name, part in splits.items() if part.stop > part.start}
+
+    def _pictures(self, system: TextTo3D, places: Sequence[int], cameras: Cameras) -> Views:
+        found = [self._look(system, i, cameras) for i in places]
         return Views(
             rgb=torch.stack([(r.foreground + GREY * (1 - r.opacity)).float().clamp(0, 1).cpu() for r in found]),
             opacity=torch.stack([r.opacity[..., 0].float().cpu() for r in found]),
         )
 
-    def _look(self, system: TextTo3D, index: int, cameras: Cameras, size: int) -> Rendering:
+    def _look(self, system: TextTo3D, index: int, cameras: Cameras) -> Rendering:
         with system.trainer.precision_plugin.forward_context():
-            return system.render(self.embedding(index).to(system.device), cameras, size)
+            return system.render(self.embedding(index).to(system.device), cameras, self.size)
 
     def _scores(
         self, ours: Views, truth: Views, cameras: Cameras, sphere_radius: float, device: torch.device
@@ -139,7 +156,6 @@ class ToyboxReport(PromptCallback):
         )
 
     def _summary(self, scores: Scores) -> dict[str, Any]:
-        splits = {"seen": scores.select(slice(0, self.seen)), "unseen": scores.select(slice(self.seen, None))}
         kinds: dict[str, list[int]] = {}
         for i, prompt in enumerate(self.shown):
             kinds.setdefault(parse(prompt).kind, []).append(i)
@@ -151,7 +167,7 @@ class ToyboxReport(PromptCallback):
                 "prompts": {"seen": self.seen, "unseen": len(self.shown) - self.seen},
                 "interval": "95 %, bootstrap over prompts",
             },
-            **{split: part.summary() for split, part in splits.items() if len(part.iou)},
+            **{split: scores.select(part).summary() for split, part in self._splits().items()},
             "kinds": {
                 kind: {name: float(getattr(scores, name)[index].mean()) for name in ("iou", "recall", "upright")}
                 for kind, index in kinds.items()
@@ -176,12 +192,8 @@ class ToyboxReport(PromptCallback):
 
     def _video(self, system: TextTo3D) -> None:
         cameras = system.cameras.orbit(self.frames, device=system.device)
-        places = spread(range(len(self.shown)), 8)
-        found = []
-        for i in places:
-            looked = self._look(system, i, cameras, self.size)
-            found.append((looked.foreground + GREY * (1 - looked.opacity)).float().clamp(0, 1).cpu())
-        frames = torch.stack(found, dim=1)  # [frames, 8, H, W, 3]
+        shown = self._pictures(system, spread(range(len(self.shown)), 8), cameras)
+        frames = shown.rgb.transpose(0, 1)  # [frames, 8, H, W, 3]
         sheets.save_video(
             torch.stack([sheets.tiled(list(frame), columns=4) for frame in frames]), self.folder / "turntable.mp4"
         )

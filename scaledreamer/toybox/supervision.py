@@ -16,7 +16,7 @@ from scaledreamer.renderers.base import Rendering
 from scaledreamer.text.embedding import TextEmbedding
 from scaledreamer.toybox.scene import Scene
 from scaledreamer.toybox.truth_renderer import render
-from scaledreamer.toybox.vocabulary import parse
+from scaledreamer.toybox.vocabulary import every_toy, parse
 
 
 class TrueRenders:
@@ -31,17 +31,19 @@ class TrueRenders:
 
     def __init__(self, *, prior: Prior, views: Views, scale: PositiveFloat = 1.0, supersample: int = 2) -> None:
         self.prior, self.views, self.scale, self.supersample = prior, views, scale, supersample
-        self._device = torch.device("cpu")
+        self._scene: Scene  # of every toy, after setup
+        self._place = {toy: i for i, toy in enumerate(every_toy())}
 
     def setup(self, device: torch.device, null_tokens: Tensor) -> None:
-        """Nothing to load."""
-        self._device = device
+        """Pack every toy once, so that a step only gathers its own."""
+        self._scene = Scene.of(every_toy(), device)
 
     def __call__(
         self, rendering: Rendering, text: TextEmbedding, cameras: Cameras, *, progress: float, random: StepRandom
     ) -> Distillation:
         """See :class:`scaledreamer.guidance.base.Guidance`."""
-        scene = Scene.of([parse(prompt) for prompt in text.prompts], self._device)
+        places = torch.tensor([self._place[parse(prompt)] for prompt in text.prompts])
+        scene = self._scene[places.to(rendering.rgb.device, non_blocking=True)]
         with torch.no_grad():
             size = rendering.rgb.shape[1]
             truth = render(scene, cameras, size, background=rendering.background, supersample=self.supersample)

@@ -58,9 +58,10 @@ def main(arguments: list[str] | None = None) -> None:
         train_clip(pictures, folder, plan(CLIP), **options)
         return
     from scaledreamer.toybox.training.denoiser import train_denoiser
-    from scaledreamer.toybox.training.vae import train_vae
+    from scaledreamer.toybox.training.vae import state_folder, train_vae
 
-    if (folder / "vae" / "config.json").exists() or train_vae(pictures, folder, plan(VAE), **options):
+    trained = (folder / "vae" / "config.json").exists() and not state_folder(folder).exists()
+    if trained or train_vae(pictures, folder, plan(VAE), **options):
         train_denoiser(pictures, folder, plan(DENOISER), **options)
 
 

@@ -26,7 +26,7 @@ from scaledreamer.toybox.training.words import (
     token_table,
     view_words,
     write_tokenizer,
-)  # fmt: skip
+)
 from scaledreamer.toybox.vocabulary import every_toy
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from scaledreamer.toybox.training.words import (
     token_table,
     view_words,
     write_tokenizer,
-)  # fmt: skip
+)
 from scaledreamer.toybox.vocabulary import COLOURS, HATS, KINDS, STANDS, every_toy
 
 log = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ def train_denoiser(pictures: Pictures, folder: Path, plan: Plan, *, batch: int =
         )
         return {"velocity": F.mse_loss(predicted.float(), velocity), "words": 0.02 * torch.as_tensor(spelled)}
 
-    done = fit(model, loss, plan, state=folder / "state")
+    done = fit(model, loss, plan, state=folder / "state" / "denoiser")
     save_pipeline(model, folder)
     return done
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -57,7 +58,7 @@ def fit(model: nn.Module, loss: Callable[[torch.Generator], dict[str, Tensor]], 
         model: on its device.
         loss: terms of one batch, drawn with the generator; their sum is minimised.
         plan: see :class:`Plan`.
-        state: folder of the state that an interrupted call goes on from.
+        state: folder of the state that an interrupted call goes on from; gone when all is done.
     """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     device = next(iter(parameters.values())).device
@@ -98,7 +99,9 @@ def fit(model: nn.Module, loss: Callable[[torch.Generator], dict[str, Tensor]], 
         if now - started > 60 * plan.minutes:
             break
     done = step >= plan.steps
-    if not done:
+    if done:
+        shutil.rmtree(state, ignore_errors=True)
+    else:
         _save(state, parameters, average, optimizer, step + 1)
     with torch.no_grad():
         for name, parameter in parameters.items():

@@ -30,6 +30,11 @@ BATCH = 256
 DISTURBED = 0.25  # share of pictures that are blurred, so that half-formed renders are encoded sensibly as well
 
 
+def state_folder(folder: Path) -> Path:
+    """Where an unfinished training of the VAE of ``folder`` is kept."""
+    return folder / "state" / "vae"
+
+
 def train_vae(pictures: Pictures, folder: Path, plan: Plan, *, batch: int = BATCH, compiled: bool = True) -> bool:
     """Train, and save to ``folder`` in diffusers' layout; False if ``plan.minutes`` were over before."""
     from diffusers import AutoencoderKL
@@ -57,7 +62,7 @@ def train_vae(pictures: Pictures, folder: Path, plan: Plan, *, batch: int = BATC
             "kl": KL_WEIGHT * kl,
         }
 
-    done = fit(vae, loss, plan, state=folder / "state")
+    done = fit(vae, loss, plan, state=state_folder(folder))
     vae.register_to_config(scaling_factor=scaling_factor(vae, pictures))
     vae.half().save_pretrained(str(folder / "vae"))
     log.info("vae: PSNR %.2f dB, scaling factor %.4f", psnr(vae.float(), pictures), vae.config["scaling_factor"])
