@@ -7,7 +7,8 @@ Axes: P prompts, V views per prompt, B = P * V cameras (views of a prompt consec
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
@@ -38,6 +39,11 @@ class Cameras:
 
     def __len__(self) -> int:
         return self.c2w.shape[0]
+
+    def select(self, index: Sequence[int]) -> "Cameras":
+        """Some of the cameras."""
+        chosen = list(index)
+        return Cameras(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
 
     def rays(self, height: int, width: int) -> Rays:
         """Rays of all pixels; (i, j) maps to ((i + 0.5 - W/2)/f, -(j + 0.5 - H/2)/f, -1) in camera space."""

@@ -19,7 +19,7 @@ from scaledreamer.guidance.base import Distillation, Guidance
 from scaledreamer.losses import LossWeights, regularisers
 from scaledreamer.randomness import StepRandom
 from scaledreamer.renderers.base import Renderer, Rendering
-from scaledreamer.schedules import value_at
+from scaledreamer.schedules import Schedule, value_at
 from scaledreamer.text.embedding import TextEmbedding
 
 LATENT_SEED = 0x5CA1E
@@ -43,6 +43,7 @@ class TextTo3D(pl.LightningModule):
     Args:
         generator, background, renderer, guidance, cameras, losses: the parts, built.
         optimizer: ``params -> torch.optim.Optimizer``.
+        lr_schedule: factor of every learning rate over the run.
         parameter_groups: options of parameters whose name begins with a key ("background", "generator.synthesis");
             the longest matching key wins, the rest take the optimizer's own options.
         null_tokens: [L, D], the prior's negative prompt embedded.
@@ -61,6 +62,7 @@ class TextTo3D(pl.LightningModule):
         losses: LossWeights,
         optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer],
         parameter_groups: Mapping[str, Mapping[str, Any]],
+        lr_schedule: Schedule,
         null_tokens: Tensor,
         encode: Callable[[list[str]], TextEmbedding] | None,
         seed: int,
@@ -69,6 +71,8 @@ class TextTo3D(pl.LightningModule):
         self.generator, self.background, self.renderer = generator, background, renderer
         self.guidance, self.cameras, self.losses = guidance, cameras, losses
         self._optimizer, self._parameter_groups = optimizer, parameter_groups
+        self._lr_schedule = lr_schedule
+        self._full_rates: list[float] = []  # each group's learning rate before the schedule's factor
         self._null_tokens, self._encode, self._seed = null_tokens, encode, seed
         self.batches_done = 0  # training batches of this process since the start of the run; in the checkpoint
 
@@ -155,7 +159,9 @@ class TextTo3D(pl.LightningModule):
         )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log the size of the whole gradient, before it is clipped, and each group's learning rate."""
+        """Scale the learning rates; log them and the size of the whole gradient, before it is clipped."""
+        for group, rate in zip(optimizer.param_groups, self._full_rates, strict=True):
+            group["lr"] = rate * value_at(self._lr_schedule, self.progress)
         if self.logs_now:
             gradients = [p.grad for p in self.parameters() if p.grad is not None]
             figures = {"train/grad_norm": torch.nn.utils.get_total_norm(gradients)}
@@ -183,7 +189,9 @@ class TextTo3D(pl.LightningModule):
         if unused:
             parts = sorted({n.split(".")[0] for n, _ in self.named_parameters()})
             raise UserError(f"parameter_groups.{unused[0]}: no parameter has that name; they begin with {parts}.")
-        return self._optimizer(list(groups.values()))
+        made = self._optimizer(list(groups.values()))
+        self._full_rates = [group["lr"] for group in made.param_groups]
+        return made
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the number of batches, from which all random draws and the place in the corpus follow."""

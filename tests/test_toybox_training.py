@@ -1,16 +1,36 @@
 """Training of the bundled priors: captions, tokens, pictures, and a loop that goes on where it stopped."""
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from scaledreamer.priors.clip_text import token_ids
+from scaledreamer.toybox.training import vae
 from scaledreamer.toybox.training.loop import Plan, fit
 from scaledreamer.toybox.training.pictures import Pictures
 from scaledreamer.toybox.training.words import LENGTH, captions, read_tokenizer, view_words, write_tokenizer
 from scaledreamer.toybox.vocabulary import every_toy
+
+
+def test_tuning_the_decoder_leaves_the_encoder(tmp_path):
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    AutoencoderKL(**vae.CONFIG, scaling_factor=0.7).half().save_pretrained(tmp_path / "vae")
+    before = load_file(tmp_path / "vae" / "diffusion_pytorch_model.safetensors")
+    rgba = torch.randint(256, (4, 4, 64, 64), dtype=torch.uint8)
+    some = Pictures(rgba=rgba, toy=torch.zeros(4), azimuth=torch.zeros(4), elevation=torch.zeros(4))
+    assert vae.tune_decoder(some, tmp_path, Plan(steps=2, lr=1e-3, warmup=0, average=0.5), batch=2, compiled=False)
+    after = load_file(tmp_path / "vae" / "diffusion_pytorch_model.safetensors")
+    changed = {name.partition(".")[0] for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert changed == {"decoder", "post_quant_conv"}
+    config = json.loads((tmp_path / "vae" / "config.json").read_text())
+    assert config["scaling_factor"] == 0.7
+    assert str(tmp_path) not in str(config)
 
 
 def test_view_words_follow_the_camera():

@@ -27,13 +27,14 @@ def pictures() -> tuple[list[str], torch.Tensor]:
     """Eight prompts and their toys from the front [8, 64, 64, 3]."""
     prompts = list(small().train[:8])
     camera = RandomCameras(test_distance=3.0, test_fovy=40.0).orbit(1)
-    return prompts, true_views(prompts, camera, 64).rgb[:, 0]
+    return prompts, true_views(prompts, camera, 64, supersample=2).rgb[:, 0]
 
 
 def test_all_weights_are_small_and_safe():
     files = [f for f in weights.FOLDER.rglob("*") if f.is_file() and f.suffix not in (".py", ".pyc")]
     assert sum(f.stat().st_size for f in files) < 40e6
     assert {f.suffix for f in files} <= {".safetensors", ".json", ".txt", ".md"}
+    assert not any("_name_or_path" in f.read_text("utf-8") for f in files if f.suffix == ".json")
 
 
 def test_the_judge_names_true_toys(pictures):

@@ -1,6 +1,7 @@
 """The toybox's words, prompts and splits."""
 
 from collections import Counter
+from dataclasses import astuple
 
 import pytest
 
@@ -64,11 +65,23 @@ def test_splits(splits, sizes):
     assert len({parse(prompt).kind for prompt in val}) == min(len(val), len(KINDS))
     assert splits() == (train, val, test)
     for role, words in (("kind", KINDS), ("colour", COLOURS), ("hat", (None, *HATS)), ("stand", (None, *STANDS))):
-        for split, at_least in ((train, 3), (test, 1)):
-            counts = Counter(getattr(parse(prompt), role) for prompt in split)
-            assert set(counts) == set(words)
-            assert min(counts.values()) >= at_least
-            assert max(counts.values()) - min(counts.values()) <= 2
+        counts = Counter(getattr(parse(prompt), role) for prompt in train)
+        assert set(counts) == set(words)
+        assert min(counts.values()) >= 3
+        assert max(counts.values()) - min(counts.values()) <= 3
+        assert {getattr(parse(prompt), role) for prompt in test} <= set(words)
+
+
+def differences(one, other):
+    return sum(a != b for a, b in zip(astuple(one), astuple(other), strict=True))
+
+
+def test_small_test_toys_complete_squares_of_train():
+    train, _, test = small()
+    for toy in map(parse, test):
+        near = [t for t in map(parse, train) if t.kind == toy.kind and differences(t, toy) == 1]
+        assert len(near) >= 2
+    assert {parse(prompt).kind for prompt in test} == set(KINDS)
 
 
 def test_small_is_part_of_full():

@@ -90,6 +90,14 @@ def test_accumulation_draws_anew_for_each_batch(tmp_path, prompts):
     assert run.data.samples_seen == 6
 
 
+def test_learning_rates_follow_their_schedule(tmp_path, prompts):
+    options = ["lr_schedule=[[0,0],[1,1]]", "optimizer.lr=0.008", "parameter_groups.background.lr=0.002"]
+    trained([prompts, *options, "trainer.max_steps=4"], tmp_path / "run")
+    rows = figures(tmp_path / "run")
+    for group, rate in (("generator", 0.008), ("background", 0.002)):
+        assert [row[f"train/lr/{group}"] for row in rows] == pytest.approx([0, rate / 4, rate / 2, 3 * rate / 4])
+
+
 def test_a_run_learns_what_its_losses_ask_for(tmp_path, prompts):
     """Without a prior that knows anything: sparsity alone empties the space."""
     weights = ["losses.distillation=0", "losses.eikonal=0", "losses.opaque=0"]

@@ -15,6 +15,7 @@ from scaledreamer.config.origin import Origins
 from scaledreamer.config.pairs import problems_of_pairs
 from scaledreamer.config.signature import BUILT, Part, Problem, nearest, problems_of_call
 from scaledreamer.errors import UserError
+from scaledreamer.schedules import ShareSchedule
 
 SUPPLIED: dict[str, frozenset[str]] = {
     "generator": frozenset({"text_dim"}),
@@ -44,6 +45,7 @@ def run(
     background: Part,
     optimizer: Part,
     parameter_groups: dict[str, dict[str, Any]],
+    lr_schedule: ShareSchedule,
     losses: Part,
     guidance: Part,
     cameras: Part,

@@ -28,7 +28,7 @@ class CheckSweep(Callback):
         loader = GlobalHydra.instance().config_loader()
         own: list[str] = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)  # type: ignore[assignment]
         try:
-            for overrides in jobs(task_overrides(config.hydra)):
+            for overrides in jobs([*sweep_of(config.hydra), *task_overrides(config.hydra)]):
                 job = loader.load_configuration(
                     config_name=config.hydra.job.config_name,
                     overrides=[*own, *overrides],
@@ -41,6 +41,12 @@ class CheckSweep(Callback):
             if not report(error):
                 traceback.print_exc()
             sys.exit(1)
+
+
+def sweep_of(hydra: DictConfig) -> list[str]:
+    """Overrides that the configuration itself sweeps, as experiments do that are sweeps."""
+    params: dict[str, Any] = OmegaConf.to_container(hydra.sweeper.get("params") or OmegaConf.create())  # type: ignore
+    return [f"{key}={value}" for key, value in params.items()]
 
 
 def jobs(overrides: list[str]) -> list[list[str]]:

@@ -28,21 +28,25 @@ MULTIPLIED_FROM = 32  # voxels per side from which on ``channel_multiplier`` cou
 
 
 class Mapping(nn.Module):
-    """Latent -> two fully connected layers -> joined with the text -> w, which styles every layer."""
+    """Latent -> two fully connected layers -> joined with the text -> w, which styles every layer.
+
+    Without a latent w is a linear map of the text.
+    """
 
     w_avg: Tensor
 
     def __init__(self, *, latent_dim: int, text_dim: int, w_dim: int, layers: int = 2) -> None:
         super().__init__()
         rate = 1.0 if text_dim else 0.01
-        widths = [latent_dim] + [w_dim] * layers
+        widths = [latent_dim] + [w_dim] * layers if latent_dim else []
         self.layers = nn.ModuleList(EqualLinear(i, o, rate=rate) for i, o in pairwise(widths))
-        self.embed = EqualLinear(w_dim + text_dim, w_dim) if text_dim else None
+        self.embed = EqualLinear((w_dim if latent_dim else 0) + text_dim, w_dim) if text_dim else None
         self.register_buffer("w_avg", torch.zeros(w_dim))  # of the published layout; never used
 
     def forward(self, latent: Tensor, text: Tensor) -> Tensor:
         """[P, latent_dim] and [P, D] -> [P, w_dim]."""
-        x = latent * (latent.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+        # Nothing is normalised where there is no latent: the mean of no numbers would be nan.
+        x = latent * (latent.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt() if self.layers else latent
         for layer in self.layers:
             x = leaky_clamp(layer(x))
         return self.embed(torch.cat([x, text.to(x.dtype)], dim=1)) if self.embed is not None else x
@@ -112,7 +116,7 @@ class Conv3DGenerator(Generator):
 
     Args:
         text_dim: width D of the prior's pooled text embedding.
-        latent_dim: width of the latent z; w_dim: width of the style w.
+        latent_dim: width of the latent z, 0 for none; w_dim: width of the style w.
         resolution: voxels per side, a power of two from 8 on.
         channels: of the voxel field.
         widths: hidden channels at 4, 8, 16, ... voxels per side; those beyond ``resolution`` are not used.
@@ -128,7 +132,7 @@ class Conv3DGenerator(Generator):
         clamp_offsets: keep the differences' offset points inside the box, as the reference does; wrong outside it.
 
     Raises:
-        UserError: there are too few widths for the resolution.
+        UserError: there are too few widths for the resolution, or neither text nor latent.
     """
 
     text: ClassVar[Literal["global", "local"]] = "global"
@@ -138,7 +142,7 @@ class Conv3DGenerator(Generator):
         self,
         *,
         text_dim: NonNegativeInt,
-        latent_dim: PositiveInt = 64,
+        latent_dim: NonNegativeInt = 64,
         w_dim: PositiveInt = 256,
         resolution: Literal[8, 16, 32, 64, 128, 256] = 128,
         channels: PositiveInt = 32,
@@ -154,6 +158,8 @@ class Conv3DGenerator(Generator):
         clamp_offsets: bool = False,
     ) -> None:
         super().__init__()
+        if not text_dim and not latent_dim:
+            raise UserError("generator.latent_dim=0: a generator without text needs a latent.")
         levels = (resolution // BASE).bit_length()
         if levels > len(widths):
             raise UserError(

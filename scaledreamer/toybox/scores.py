@@ -33,17 +33,22 @@ class Scores:
     view_recall: Tensor  # share of the views of which, each by itself, the judge does
     iou: Tensor  # of the silhouettes, mean over the views
     sphere_iou: Tensor  # that the initial sphere would have
+    share: Tensor | None  # of the way from the spheres' mean IoU to the ceiling's; None where no ceiling is known
     color_error: Tensor  # mean absolute difference where both are, in [0, 1]
     upright: Tensor  # 1 where the truth fits best unturned, of the four quarter turns, else 0
     janus: Tensor  # 1 where the judge takes the view from behind for one of the front, else 0
 
     def select(self, index: slice) -> "Scores":
         """Those of some prompts."""
-        return Scores(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+        return Scores(**{f.name: None if (v := getattr(self, f.name)) is None else v[index] for f in fields(self)})
 
     def summary(self) -> dict[str, tuple[float, float, float]]:
         """(mean, low, high) of each measure: a bootstrap interval of 95 % over the prompts."""
-        return {f.name: interval(getattr(self, f.name)) for f in fields(self)}
+        return {name: interval(values) for name, values in self.known().items()}
+
+    def known(self) -> dict[str, Tensor]:
+        """The measures by their names."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
 
 
 def iou(one: Tensor, other: Tensor) -> Tensor:
@@ -51,6 +56,12 @@ def iou(one: Tensor, other: Tensor) -> Tensor:
     a, b = one > 0.5, other > 0.5
     union = (a | b).sum(dim=(-2, -1))
     return torch.where(union > 0, (a & b).sum(dim=(-2, -1)) / union.clamp(min=1), 1.0)
+
+
+def share(found: Tensor, sphere: Tensor, *, ceiling: float) -> Tensor:
+    """(IoU - mean IoU of the spheres) / (ceiling - mean IoU of the spheres), [P]; 0 is the start, 1 the ceiling."""
+    start = sphere.mean()
+    return (found - start) / (ceiling - start)
 
 
 def color_error(ours: Views, truth: Views) -> Tensor:

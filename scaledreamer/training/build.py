@@ -69,6 +69,7 @@ def build_system(config: dict[str, Any], *, guidance: Guidance, **given: Any) ->
         losses=build(config["losses"]),
         optimizer=build(config["optimizer"]),
         parameter_groups=config["parameter_groups"],
+        lr_schedule=config["lr_schedule"],
         seed=config["seed"],
         **given,
     )

@@ -20,6 +20,9 @@ SHARD_BYTES = 14 << 20
 _UNMEASURED, _MEASURED = 50, 350  # steps at the start in which things settle, and after which the speed is known
 
 
+Loss = Callable[[torch.Generator], dict[str, Tensor]]
+
+
 @dataclass(frozen=True)
 class Plan:
     """How a network is trained.
@@ -51,7 +54,7 @@ class Plan:
         return self.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
-def fit(model: nn.Module, loss: Callable[[torch.Generator], dict[str, Tensor]], plan: Plan, *, state: Path) -> bool:
+def fit(model: nn.Module, loss: Loss, plan: Plan, *, state: Path) -> bool:
     """Train ``model`` in place and leave the averaged weights in it; True once all steps are done.
 
     Args:
@@ -61,15 +64,12 @@ def fit(model: nn.Module, loss: Callable[[torch.Generator], dict[str, Tensor]], 
         state: folder of the state that an interrupted call goes on from; gone when all is done.
     """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    device = next(iter(parameters.values())).device
-    fused = device.type == "cuda"
-    optimizer = torch.optim.AdamW(parameters.values(), lr=plan.lr, weight_decay=plan.weight_decay, fused=fused)
-    average = {name: p.detach().clone() for name, p in parameters.items()}
-    begin = _load(state, parameters, average, optimizer)
+    training = _Training(parameters, loss, plan)
+    begin = _load(state, parameters, training.average, training.optimizer)
     started = told = measured = time.monotonic()
     step = begin - 1
     while (step := step + 1) < plan.steps:
-        if plan.fits and step - begin in (_UNMEASURED, _MEASURED) and device.type == "cuda":
+        if plan.fits and step - begin in (_UNMEASURED, _MEASURED) and training.device.type == "cuda":
             torch.cuda.synchronize()
         if plan.fits and step - begin == _MEASURED:
             rate = (_MEASURED - _UNMEASURED) / (time.monotonic() - measured)
@@ -77,23 +77,11 @@ def fit(model: nn.Module, loss: Callable[[torch.Generator], dict[str, Tensor]], 
             log.info("%d steps fit into %.1f minutes", plan.steps, plan.minutes)
         if step - begin == _UNMEASURED:
             measured = time.monotonic()
-        for group in optimizer.param_groups:
-            group["lr"] = plan.lr_at(step)
-        # A step's draws follow from the seed and its number alone, so a resumed training draws what it would have.
-        generator = torch.Generator(device).manual_seed(plan.seed * 1_000_003 + step)
-        terms = loss(generator)
-        total = torch.stack(list(terms.values())).sum()
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_(parameters.values(), 1.0)
-        optimizer.step()
-        decay = min(plan.average, (1 + step) / (10 + step))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.values()), list(parameters.values()), 1 - decay)
+        terms = training.step(step, lr=plan.lr_at(step), decay=min(plan.average, (1 + step) / (10 + step)))
         now = time.monotonic()
         if now - told > 15 or step == begin or step + 1 == plan.steps:
-            told = now
-            figures = "  ".join(f"{name} {value.item():.4f}" for name, value in terms.items())
+            figures = "  ".join(f"{name} {value.item():.4f}" for name, value in terms.items())  # waits for the device
+            told = now = time.monotonic()
             rate = (step + 1 - begin) / (now - started)
             log.info("step %d/%d  %s  %.1f steps/s", step + 1, plan.steps, figures, rate)
         if now - started > 60 * plan.minutes:
@@ -102,11 +90,69 @@ def fit(model: nn.Module, loss: Callable[[torch.Generator], dict[str, Tensor]], 
     if done:
         shutil.rmtree(state, ignore_errors=True)
     else:
-        _save(state, parameters, average, optimizer, step + 1)
+        _save(state, parameters, training.average, training.optimizer, step + 1)
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(average[name])
+            parameter.copy_(training.average[name])
     return done
+
+
+class _Training:
+    """One step at a time. On a GPU a whole step, optimiser and averages included, becomes one CUDA graph: networks this
+    small are otherwise limited by how fast their kernels can be launched."""
+
+    EAGER = 4  # steps before the graph is recorded, in which kernels are compiled and the optimiser's state is made
+
+    def __init__(self, parameters: dict[str, nn.Parameter], loss: Loss, plan: Plan) -> None:
+        self.parameters, self.loss, self.seed = list(parameters.values()), loss, plan.seed
+        self.device = self.parameters[0].device
+        self.graphed = self.device.type == "cuda"
+        self.lr, self.rest = (torch.zeros((), device=self.device) for _ in range(2))  # rest: 1 - decay
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=self.lr, weight_decay=plan.weight_decay, fused=self.graphed, capturable=self.graphed
+        )
+        self.average = {name: p.detach().clone() for name, p in parameters.items()}
+        self.generator = torch.Generator(self.device)
+        self.stream = torch.cuda.Stream() if self.graphed else None
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.terms: dict[str, Tensor] = {}
+        self.done = 0
+
+    def step(self, number: int, *, lr: float, decay: float) -> dict[str, Tensor]:
+        """The terms of the loss, on the device."""
+        # A step's draws follow from the seed and its number alone, so a resumed training draws what it would have.
+        self.generator.manual_seed(self.seed * 1_000_003 + number)
+        self.lr.fill_(lr)
+        self.rest.fill_(1 - decay)
+        if self.stream is None:
+            self._run()
+        elif self.done < self.EAGER:
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                self._run()
+            torch.cuda.current_stream().wait_stream(self.stream)
+        else:
+            if self.graph is None:
+                self.graph = torch.cuda.CUDAGraph()
+                self.graph.register_generator_state(self.generator)
+                self.optimizer.zero_grad(set_to_none=True)
+                with torch.cuda.graph(self.graph, stream=self.stream):
+                    self._run()
+            self.graph.replay()
+        self.done += 1
+        return self.terms
+
+    def _run(self) -> None:
+        self.terms = self.loss(self.generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(self.terms.values())).sum().backward()
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        with torch.no_grad():
+            averages = list(self.average.values())
+            change = torch._foreach_sub(self.parameters, averages)
+            torch._foreach_mul_(change, self.rest)  # not a lerp, whose weight would be read by the host
+            torch._foreach_add_(averages, change)
 
 
 def _save(
@@ -153,7 +199,7 @@ def _load(
             average[name].copy_(tensors[f"average.{name}"])
             moments = {key: tensors[f"{key}.{name}"].float().to(parameter.device) for key in ("exp_avg", "exp_avg_sq")}
             optimizer.state[parameter] = {
-                "step": torch.tensor(float(step), device=parameter.device if optimizer.defaults["fused"] else "cpu"),
+                "step": torch.tensor(float(step), device=parameter.device),
                 **moments,
             }
     log.info("going on after step %d", step)

@@ -69,6 +69,37 @@ def train_vae(pictures: Pictures, folder: Path, plan: Plan, *, batch: int = BATC
     return done
 
 
+def tune_decoder(pictures: Pictures, folder: Path, plan: Plan, *, batch: int = BATCH, compiled: bool = True) -> bool:
+    """Train the decoder of ``folder``'s VAE further and save it; False if ``plan.minutes`` were over before.
+
+    The encoder stays as it is, and with it all latents and the denoiser that was trained on them.
+    """
+    from diffusers import AutoencoderKL
+
+    device = pictures.rgba.device
+    stored: Any = AutoencoderKL.from_pretrained(str(folder / "vae"))
+    vae: Any = AutoencoderKL(**CONFIG, scaling_factor=stored.config["scaling_factor"])  # which knows of no folder
+    vae.load_state_dict(stored.state_dict())
+    vae.float().to(device).requires_grad_(False)
+    for module in (vae.decoder, vae.post_quant_conv):
+        module.requires_grad_(True)
+    if compiled:
+        vae.decoder.compile(dynamic=False)
+
+    def loss(generator: torch.Generator) -> dict[str, Tensor]:
+        index = torch.randint(len(pictures), (batch,), generator=generator, device=device)
+        images = pictures.batch(index, generator)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            latents = vae.encode(images).latent_dist.mean
+            restored = vae.decode(latents).sample.float()
+        return {"l1": 0.2 * F.l1_loss(restored, images), "mse": 4 * F.mse_loss(restored, images)}
+
+    done = fit(vae, loss, plan, state=folder / "state" / "decoder")
+    vae.half().save_pretrained(str(folder / "vae"))
+    log.info("vae: PSNR %.2f dB", psnr(vae.float(), pictures))
+    return done
+
+
 def disturb(images: Tensor, generator: torch.Generator) -> Tensor:
     """Blur a share of images [B, 3, H, W]: to a half or a quarter of their size and back."""
     device = images.device

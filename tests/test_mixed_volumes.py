@@ -1,0 +1,56 @@
+"""The toybox's generator: learned volumes mixed by the text."""
+
+import torch
+from torch.nn import functional as F
+
+from scaledreamer.generators.mixed_volumes import COARSEST, Mix, MixedVolumesGenerator
+
+
+def generator(**options):
+    torch.manual_seed(0)
+    return MixedVolumesGenerator(text_dim=6, **{"w_dim": 8, "resolution": 16, "volumes": 5, "channels": 4, **options})
+
+
+def test_mix_by_hand():
+    mix = Mix(w_dim=2, volumes=3, channels=1, resolution=2, std=1.0)
+    with torch.no_grad():
+        mix.weights.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
+        mix.weights.bias.copy_(torch.tensor([0.0, 0.0, 2.0]))
+    found = mix(torch.tensor([[2.0, 3.0]]))
+    first, second, third = mix.volumes.detach()
+    torch.testing.assert_close(found[0], 2 * first + 3 * second + 7 * third)
+
+
+def test_a_batch_equals_its_samples():
+    g = generator()
+    for parameter in g.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    text = torch.randn(3, 6)
+    together = g.voxels(text)
+    assert together.shape == (3, 4, 16, 16, 16)
+    torch.testing.assert_close(together, torch.cat([g.voxels(row) for row in text.split(1)]), rtol=1e-4, atol=1e-5)
+
+
+def test_starts_smooth_and_near_the_sphere():
+    g = generator(sphere_radius=0.6)
+    voxels = g.voxels(torch.randn(2, 6))
+    # Nothing finer than the coarsest volumes: what they hold is what is left of the field at their resolution.
+    coarse = F.interpolate(voxels, (2 * COARSEST,) * 3, mode="trilinear", align_corners=True)
+    back = F.interpolate(coarse, voxels.shape[2:], mode="trilinear", align_corners=True)
+    assert (voxels - back).std() < 0.2 * voxels.std()
+    field = g(torch.randn(2, 6))
+    points = torch.tensor([[[0.95, 0.0, 0.0], [0.0, 0.0, 0.0]]]).expand(2, -1, -1)
+    outside, inside = field.sdf(points).unbind(dim=1)
+    assert (outside > 0).all()
+    assert (inside < 0).all()
+
+
+def test_every_parameter_learns():
+    g = generator()
+    optimizer = torch.optim.SGD(g.parameters(), lr=0.1)
+    before = [p.clone() for p in g.parameters()]
+    for _ in range(2):  # volumes that start at zero reach their weights in the second step
+        optimizer.zero_grad()
+        (g.voxels(torch.randn(4, 6)) - 1).square().sum().backward()
+        optimizer.step()
+    assert all((p != b).any() for p, b in zip(g.parameters(), before, strict=True))
