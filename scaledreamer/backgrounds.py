@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from scaledreamer.constraints import PositiveInt, Probability
+from scaledreamer.fields.encoded import sigmoid
 from scaledreamer.fields.mlp import MLP
 from scaledreamer.randomness import StepRandom
 from scaledreamer.spherical_harmonics import COMPONENTS, spherical_harmonics
-
-WIDENING = 0.001  # how far MipNeRF's sigmoid reaches beyond 0 and 1, so that both are attainable
 
 
 class EnvironmentMap(nn.Module):
@@ -39,11 +38,17 @@ class EnvironmentMap(nn.Module):
             text: of each image; this background does not depend on it.
             random: of a training step; None (evaluation) shows the learned background always.
         """
-        color = torch.sigmoid(self.network(spherical_harmonics(directions)).float())
-        if self.widened:
-            color = color * (1 + 2 * WIDENING) - WIDENING
-        if random is None or self.random_color_probability == 0:
-            return color
-        images = directions.shape[0]
-        chosen = random.uniform(images, 1, 1, 1) < self.random_color_probability
-        return torch.where(chosen, random.uniform(images, 1, 1, 3), color)
+        color = sigmoid(self.network(spherical_harmonics(directions)).float(), widened=self.widened)
+        return with_random_colors(color, self.random_color_probability, random)
+
+
+def with_random_colors(color: Tensor, probability: float, random: StepRandom | None) -> Tensor:
+    """Colours [B, H, W, 3] where each image has the chance to become one random colour instead.
+
+    ``random`` is that of a training step; None leaves all as they are.
+    """
+    if random is None or probability == 0:
+        return color
+    images = color.shape[0]
+    chosen = random.uniform(images, 1, 1, 1) < probability
+    return torch.where(chosen, random.uniform(images, 1, 1, 3), color)

@@ -103,7 +103,7 @@ class TextTo3D(pl.LightningModule):
         field = self.generator(words, self._latents(words.shape[0], random), random)
         rays = cameras.rays(size, size)
         views = len(cameras) // words.shape[0]
-        background = self.background(rays.directions, words.repeat_interleave(views, dim=0), random)
+        background = self.background(rays.directions, text.pooled.repeat_interleave(views, dim=0), random)
         return self.renderer(field, rays, background, random)
 
     def _latents(self, prompts: int, random: StepRandom | None) -> Tensor | None:

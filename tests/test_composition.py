@@ -17,8 +17,10 @@ PAPER = ("generator=3dconv", "corpus=DF415", "guidance=asd_sd")
 
 
 def composed(*overrides: str) -> dict[str, Any]:
-    """The checked, plain configuration of a command line."""
-    return copy.deepcopy(_composed(overrides))
+    """The checked, plain configuration of a command line; with Stable Diffusion for prompts that are no toys."""
+    other = any(o.startswith("corpus=") and "toybox" not in o for o in overrides)
+    chosen = any(o.startswith(("guidance=", "experiment=")) for o in overrides)
+    return copy.deepcopy(_composed((*overrides, "guidance=asd_sd") if other and not chosen else overrides))
 
 
 @functools.cache

@@ -30,7 +30,7 @@ def error(tmp_path, monkeypatch, capsys):
 COMPOSITION = {  # refused by Hydra, before any class is looked at
     "trainr.max_steps=3": "trainr: no such key; did you mean 'trainer'?",
     "generator.resolutoin=64": "generator.resolutoin: no such key; did you mean 'resolution'? "
-    "[conf/generator/3dconv.yaml]",
+    "[conf/generator/3dconv_toy.yaml]",
     "generator=3dcnv": "generator=3dcnv: no such option; did you mean '3dconv'?",
     "guidance/rule=asdd": "guidance/rule=asdd: no such option; did you mean 'asd'?",
     "generater=3dconv": "generater: no such key; did you mean 'generator'?",
@@ -50,13 +50,13 @@ def test_names_are_refused_with_the_nearest(error, override):
 
 
 CHECKED = {  # refused by what the values would be passed to, all at once
-    "+generator.foo=3": "generator.foo: no such option; valid names are: bias_resolution, ",
+    "+generator.foo=3": "generator.foo: no such option; valid names are: channels, ",
     "+foo=3": "foo: no such option; valid names are: background, ",
     "seed=-1": "seed: input should be greater than or equal to 0, not -1. [command line, over conf/train.yaml]",
     "generator.hidden=0": "generator.hidden: input should be greater than or equal to 1, not 0. "
-    "[command line, over conf/generator/3dconv.yaml]",
+    "[command line, over conf/generator/3dconv_toy.yaml]",
     "trainer.max_steps=-5": "trainer.max_steps: input should be greater than or equal to 1, not -5. "
-    "[command line, over conf/corpus/AT2520.yaml]",
+    "[command line, over conf/corpus/toybox.yaml]",
     "trainer.precision=float17": "trainer.precision: input should be '32-true', 'bf16-mixed' or '16-mixed', "
     "not 'float17'. [command line, over conf/trainer/auto.yaml]",
     "guidance.weighting=sd": "guidance.weighting: input should be 'sds', 'uniform' or 'fantasia3d', not 'sd'. "
@@ -96,15 +96,15 @@ CONSTRUCTED = [  # refused by constructors
     ("optimizer.lr=-1", "optimizer: torch.optim.Adam refuses its arguments: Invalid learning rate: -1. "),
     ("parameter_groups.background.lr=-1", "parameter_groups.background: torch.optim.Adam refuses its arguments: "),
     ("+parameter_groups.background.lrr=1", "parameter_groups.background.lrr: no such option; did you mean 'lr'?"),
-    ("generator.widths=[512]", "generator.widths: resolution 128 needs 6 of them"),
-    ("guidance.timesteps.low=0.9", "guidance.timesteps: low is above high when 17 % of the run is done. "),
+    ("generator=3dconv generator.widths=[512]", "generator.widths: resolution 128 needs 6 of them"),
+    ("guidance.timesteps.low=0.9", "guidance.timesteps: low is above high when 0 % of the run is done. "),
 ]
 
 
 @pytest.mark.parametrize(("override", "message"), CONSTRUCTED)
 def test_values_that_only_a_constructor_refuses(override, message):
     with pytest.raises(UserError) as caught:
-        check(compose([override]))
+        check(compose(override.split()))
     assert str(caught.value).startswith(message)
 
 
@@ -125,10 +125,12 @@ PAIRS = [
     (["corpus=prompt"], "corpus: has no prompts; set corpus.prompt="),
     (["corpus.path=a.txt", "corpus.prompt=a"], "corpus: corpus.path and corpus.prompt are both set; give one of them."),
     (["trainer=cpu", "trainer.precision=16-mixed"], "trainer.precision: a CPU has no float16 training; use 32-true"),
+    (["corpus=AT2520"], "corpus: the toybox's prior knows toys alone; choose another one"),
+    (["corpus=prompt", "corpus.prompt=a red zebra"], "corpus.prompt: 'a red zebra': the toybox has no kind of toy"),
 ]
 
 
-@pytest.mark.parametrize(("overrides", "message"), PAIRS, ids=["no prompts", "two corpora", "half on a CPU"])
+@pytest.mark.parametrize(("overrides", "message"), PAIRS, ids=lambda value: value[0].split(":")[0])
 def test_options_that_exclude_each_other(overrides, message):
     with pytest.raises(UserError) as caught:
         check(compose(overrides))
@@ -139,7 +141,9 @@ def test_a_field_that_the_renderer_cannot_render(monkeypatch):
     from scaledreamer.renderers.volsdf import VolSDFRenderer
 
     monkeypatch.setattr(VolSDFRenderer, "fields", ("density",))
-    with pytest.raises(UserError, match=r"^renderer: VolSDFRenderer renders density fields, but Conv3DGenerator makes"):
+    with pytest.raises(
+        UserError, match=r"^renderer: VolSDFRenderer renders density fields, but MixedVolumesGenerator makes"
+    ):
         check(compose())
 
 
@@ -184,7 +188,7 @@ def test_a_wrong_default_in_a_file_of_the_users(error, tmp_path):
 
 def test_a_file_without_a_target(error, tmp_path):
     write(tmp_path / "mine" / "renderer" / "mine.yaml", "samples: 3\n")
-    assert error("--config-dir", "mine", "renderer=mine") == (
+    assert error("--config-dir", "mine", "generator=3dconv", "renderer=mine") == (
         "renderer: needs a _target_: the class or function that its values are passed to. [mine/renderer/mine.yaml]"
     )
 
@@ -206,6 +210,12 @@ SWEEP = ("-m", "experiment=trial", "guidance/rule=asd,csd", "generator.hidden=8,
 def test_a_sweep_with_one_wrong_job_starts_none(error, tmp_path):
     message = error(*SWEEP)
     assert message.startswith("generator.hidden: input should be greater than or equal to 1, not 0. [command line")
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_a_sweep_that_an_experiment_describes_is_checked_as_well(error, tmp_path):
+    message = error("experiment=toybox_rules", "hydra.sweeper.params.guidance='asd_toy,sds_toys'")
+    assert "sds_toy" in message
     assert not list(tmp_path.rglob("*.*"))
 
 

@@ -95,7 +95,8 @@ def test_learning_rates_follow_their_schedule(tmp_path, prompts):
     trained([prompts, *options, "trainer.max_steps=4"], tmp_path / "run")
     rows = figures(tmp_path / "run")
     for group, rate in (("generator", 0.008), ("background", 0.002)):
-        assert [row[f"train/lr/{group}"] for row in rows] == pytest.approx([0, rate / 4, rate / 2, 3 * rate / 4])
+        found = [rows[step][f"train/lr/{group}"] for step in range(4)]
+        assert found == pytest.approx([0, rate / 4, rate / 2, 3 * rate / 4])
 
 
 def test_a_run_learns_what_its_losses_ask_for(tmp_path, prompts):

@@ -5,11 +5,12 @@ from typing import Any
 import hydra
 
 from scaledreamer.config.signature import Problem
+from scaledreamer.errors import UserError
 
 
 def problems_of_pairs(tree: dict[str, Any]) -> list[Problem]:
     """Mistakes that no single signature can see, in a configuration whose nodes are right one by one."""
-    return [*_field_kind(tree), *_views(tree), *_prompts(tree), *_precision(tree)]
+    return [*_field_kind(tree), *_views(tree), *_prompts(tree), *_bundled_prior(tree), *_precision(tree)]
 
 
 def _field_kind(tree: dict[str, Any]) -> list[Problem]:
@@ -48,6 +49,25 @@ def _prompts(tree: dict[str, Any]) -> list[Problem]:
         return [Problem("corpus", "has no prompts; set corpus.prompt='\"a corgi\"' or corpus.path=prompts.txt.")]
     if {"path", "prompt"} <= set(sources):
         return [Problem("corpus", "corpus.path and corpus.prompt are both set; give one of them.")]
+    return []
+
+
+def _bundled_prior(tree: dict[str, Any]) -> list[Problem]:
+    from scaledreamer.priors.locate import BUNDLED  # here, since it imports PyTorch
+
+    corpus = tree["corpus"]
+    own = str((corpus.get("source") or {}).get("_target_", "")).startswith("scaledreamer.toybox.")
+    if tree["guidance"]["prior"].get("path") not in BUNDLED or corpus.get("path") is not None:
+        return []  # a file's prompts are looked at when it is read
+    from scaledreamer.toybox.vocabulary import ONLY_TOYS, require_toys
+
+    if corpus.get("prompt") is not None:
+        try:
+            require_toys([corpus["prompt"]])
+        except UserError as error:
+            return [Problem("corpus.prompt", str(error))]
+    elif corpus.get("source") is not None and not own:
+        return [Problem("corpus", ONLY_TOYS)]
     return []
 
 

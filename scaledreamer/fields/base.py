@@ -15,7 +15,7 @@ class FieldSamples:
     """A signed-distance field at points."""
 
     sdf: Tensor  # [P, N]  world units, positive outside
-    color: Tensor  # [P, N, 3]  in [0, 1]
+    color: Tensor  # [P, N, 3]  in [0, 1]; widened ones by a thousandth beyond
     gradient: Tensor  # [P, N, 3]  of the sdf; not normalised
 
 

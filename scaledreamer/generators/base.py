@@ -15,8 +15,9 @@ class Generator(nn.Module):
     configuration is composed.
     """
 
-    text: ClassVar[Literal["global", "local"]] = "global"
-    """``global``: text is the pooled embedding [P, D]; ``local``: the tokens of the plain prompt [P, L, D]."""
+    text: Literal["global", "local"] = "global"
+    """``global``: text is the pooled embedding [P, D]; ``local``: the tokens of the prompt in its first wording
+    [P, L, D]. Of a class, or of an object whose options say it."""
     field: ClassVar[Literal["sdf", "density"]] = "sdf"
     """Kind of field that forward returns; a renderer lists the kinds it renders."""
     latent_dim: int = 0

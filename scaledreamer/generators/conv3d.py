@@ -135,7 +135,7 @@ class Conv3DGenerator(Generator):
         UserError: there are too few widths for the resolution, or neither text nor latent.
     """
 
-    text: ClassVar[Literal["global", "local"]] = "global"
+    text: Literal["global", "local"] = "global"
     field: ClassVar[Literal["sdf", "density"]] = "sdf"
 
     def __init__(

@@ -61,7 +61,7 @@ class MixedVolumesGenerator(Generator):
         sphere_radius: of the sphere that the sdf starts from.
     """
 
-    text: ClassVar[Literal["global", "local"]] = "global"
+    text: Literal["global", "local"] = "global"
     field: ClassVar[Literal["sdf", "density"]] = "sdf"
 
     def __init__(

@@ -188,7 +188,10 @@ class ToyboxReport(PromptCallback):
 
     def _sheet(self, ours: Views, cameras: Cameras) -> Tensor:
         test = min(self.sheet // 3, len(self.shown) - self.seen)
-        places = [*spread(range(self.seen), self.sheet - test), *spread(range(self.seen, len(self.shown)), test)]
+        places: list[int] = [
+            *spread(range(self.seen), self.sheet - test),
+            *spread(range(self.seen, len(self.shown)), test),
+        ]
         quarters = range(0, self.views, self.views // 4)
         truth = true_views([self.shown[i] for i in places], cameras.select(quarters), self.size, supersample=2)
         blocks = [

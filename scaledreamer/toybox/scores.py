@@ -6,6 +6,7 @@ Axes: P prompts, V views, H W pixels, E features.
 """
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +41,8 @@ class Scores:
 
     def select(self, index: slice) -> "Scores":
         """Those of some prompts."""
-        return Scores(**{f.name: None if (v := getattr(self, f.name)) is None else v[index] for f in fields(self)})
+        chosen: dict[str, Any] = {name: values[index] for name, values in self.known().items()}
+        return Scores(**{"share": None, **chosen})
 
     def summary(self) -> dict[str, tuple[float, float, float]]:
         """(mean, low, high) of each measure: a bootstrap interval of 95 % over the prompts."""

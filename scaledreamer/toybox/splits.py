@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from functools import cache
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 from scaledreamer.corpora.files import Splits
 from scaledreamer.corpora.sources import Source
@@ -81,7 +81,8 @@ def _square(kind: str, plane: tuple[str, str], before: list[_Square]) -> _Square
     rare = {role: sorted(words, key=lambda word: uses[0][role, word])[:_CHOICES] for role, words in _ROLES.items()}
     found: list[tuple[int, int, _Square]] = []
     for words in product(*rare.values()):
-        first = Toy(kind, **dict(zip(rare, words, strict=True)))
+        given: dict[str, Any] = dict(zip(rare, words, strict=True))
+        first = Toy(kind, **given)
         for others in product(*(rare[role] for role in plane)):
             one, other = ({role: word} for role, word in zip(plane, others, strict=True))
             square = (first, replace(first, **one), replace(first, **other), replace(first, **one, **other))

@@ -5,7 +5,7 @@ The only home of the words: prompts, truth and splits derive from it.
 
 import difflib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from scaledreamer.errors import UserError
@@ -24,6 +24,11 @@ HATS: tuple[str, ...] = ("top hat", "party hat", "crown", "cap")
 
 STANDS: tuple[str, ...] = ("drum", "box", "cloud")
 """What it may stand on."""
+
+ONLY_TOYS = (
+    "the toybox's prior knows toys alone; choose another one for other prompts, as with generator=3dconv "
+    "guidance=asd_sd, or corpus=toybox."
+)
 
 _WEARING, _ON = " wearing ", " on "
 _EXAMPLE = "'a red robot wearing a top hat on a drum'"
@@ -74,6 +79,19 @@ def parse(prompt: str) -> Toy:
         return Toy(kind=kind, colour=colour, hat=hat, stand=stand)
     except UserError as error:
         raise UserError(f"{prompt!r}: {error}") from error
+
+
+def require_toys(prompts: Iterable[str]) -> None:
+    """Check that the toybox's prior knows every prompt.
+
+    Raises:
+        UserError: one is no toy; the message says how to choose another prior.
+    """
+    for prompt in prompts:
+        try:
+            parse(prompt)
+        except UserError as error:
+            raise UserError(f"{error.args[0]} Note: {ONLY_TOYS}") from error
 
 
 def every_toy() -> tuple[Toy, ...]:

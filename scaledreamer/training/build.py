@@ -13,6 +13,7 @@ import torch
 from scaledreamer.corpora.corpus import Prompts
 from scaledreamer.corpora.datamodule import PromptDataModule
 from scaledreamer.guidance.base import Guidance
+from scaledreamer.priors import locate
 from scaledreamer.system import TextTo3D
 from scaledreamer.text.embedding import TextEmbedding
 from scaledreamer.text.settings import TextSettings
@@ -87,6 +88,10 @@ def build_run(config: dict[str, Any], directory: Path) -> Run:
     prompts: Prompts = build(config["corpus"]).load()
     guidance: Guidance = build(config["guidance"])
     prior, templates = guidance.prior, guidance.views.templates
+    if config["guidance"]["prior"].get("path") in locate.BUNDLED:
+        from scaledreamer.toybox.vocabulary import require_toys
+
+        require_toys([*prompts.train, *prompts.val, *prompts.test])
     prior.prepare()
     text: TextSettings = build(config["text"])
     device = trainer.strategy.root_device

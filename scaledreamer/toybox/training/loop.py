@@ -104,7 +104,8 @@ class _Training:
     EAGER = 4  # steps before the graph is recorded, in which kernels are compiled and the optimiser's state is made
 
     def __init__(self, parameters: dict[str, nn.Parameter], loss: Loss, plan: Plan) -> None:
-        self.parameters, self.loss, self.seed = list(parameters.values()), loss, plan.seed
+        self.parameters: list[Tensor] = list(parameters.values())
+        self.loss, self.seed = loss, plan.seed
         self.device = self.parameters[0].device
         self.graphed = self.device.type == "cuda"
         self.lr, self.rest = (torch.zeros((), device=self.device) for _ in range(2))  # rest: 1 - decay
