@@ -185,8 +185,8 @@ def plot(table: Sequence[Row], path: Path) -> None:
         axis.set_xlabel(MEASURES[name])
         axis.grid(axis="x", alpha=0.3)
     axis.set_yticks(range(len(shown)), shown)
-    axis.invert_yaxis()
-    axis.legend()
+    axis.set_ylim(len(shown) - 0.5, -0.5)  # the first row on top
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper right", ncols=2)
     figure.savefig(path)
 
 
