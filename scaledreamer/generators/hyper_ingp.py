@@ -6,8 +6,6 @@ modules, so that its published weights map by a change of prefix.
 Axes: P prompts, D text width, F features of the grid.
 """
 
-from typing import ClassVar, Literal
-
 from torch import Tensor
 
 from scaledreamer.constraints import PositiveFloat, PositiveInt
@@ -32,9 +30,6 @@ class HyperINGPGenerator(Generator):
         normal_eps: step of the finite differences, world units.
         clamp_offsets: keep the differences' offset points inside the box, as the reference does; wrong outside it.
     """
-
-    text: Literal["global", "local"] = "global"
-    field: ClassVar[Literal["sdf", "density"]] = "sdf"
 
     def __init__(
         self,
