@@ -1,7 +1,11 @@
 """The hash grid by hand, against the reference's numbers, and where it is easily wrong."""
 
+import subprocess
+import sys
 import zlib
 from dataclasses import asdict
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from scaledreamer.encodings.hash_grid import HashGrid, hash_encode, levels_of, rows_of
+from scaledreamer.encodings.tiny_cuda import _encoding, hash_encode_tiny_cuda
 from scaledreamer.errors import UserError
 
 TINY = {"n_levels": 3, "log2_size": 5, "base_resolution": 2, "growth": 2.0}
@@ -210,13 +215,124 @@ def test_nothing_but_the_parameters_is_stored():
     assert list(HashGrid(**TINY).state_dict()) == ["params"]
 
 
-@pytest.mark.parametrize(("backend", "missing"), [("triton", "no Triton kernel"), ("tinycudann", "tiny-cuda-nn")])
-def test_backends_that_are_not_there_say_so(backend, missing):
-    with pytest.raises(UserError, match=f"backend={backend}: .*{missing}.*choose backend=auto or torch"):
+# -- backends ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["triton", "tinycudann"])
+def test_backends_that_are_not_there_say_so(backend, monkeypatch):
+    monkeypatch.setattr("scaledreamer.encodings.backends.find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match=f"backend={backend}: it needs the package '{backend}', .* backend=auto or torch"
+    ):
         HashGrid(**TINY, backend=backend)
 
 
-def test_auto_is_torch():
+def test_auto_is_torch_on_a_cpu():
     points, names = torch.rand(7, 3), ("auto", "torch")
     one, other = (grid(backend=name)(points) for name in names)
     assert torch.equal(one, other)
+
+
+def test_nothing_but_torch_is_imported_on_a_cpu():
+    code = (
+        "import sys; sys.modules['triton'] = sys.modules['tinycudann'] = None; import torch; "
+        "from scaledreamer.encodings.hash_grid import HashGrid; print(HashGrid(n_levels=1)(torch.rand(2, 3)).shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.strip() == "torch.Size([2, 2])", done.stderr
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_parameters_read_in_half_precision(name):
+    """As a grid of rounded parameters, in float32; gradients arrive at what was not rounded."""
+    half, points = grid(dtype=name), torch.rand(50, 3)
+    rounded = grid()
+    with torch.no_grad():
+        rounded.params.copy_(half.params.to(getattr(torch, name)))
+    found, expected = half(points), rounded(points)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, grid()(points))
+    for encoding, features in ((half, found), (rounded, expected)):
+        features.square().sum().backward()
+        assert encoding.params.grad.dtype == torch.float32
+    assert torch.equal(half.params.grad, rounded.params.grad)
+
+
+def test_autocast_chooses_the_type_of_the_features_only_where_half_precision_was_asked_for():
+    points = torch.rand(5, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert grid(dtype="float16")(points).dtype == torch.float16
+        assert grid()(points).dtype == torch.float32
+
+
+class FakeEncoding(torch.nn.Module):
+    """tiny-cuda-nn's, as far as it is used: the same layout of parameters, of its own at first."""
+
+    made: ClassVar[list] = []
+
+    def __init__(self, n_input_dims, encoding_config, dtype):
+        super().__init__()
+        self.config, self.dtype = encoding_config, dtype
+        self.levels = levels_of(**{k: v for k, v in options_of(encoding_config).items() if k != "features"})
+        size = sum(level.entries for level in self.levels) * encoding_config["n_features_per_level"]
+        self.params = torch.nn.Parameter(torch.zeros(size))
+        self.made.append(self)
+
+    def forward(self, points):
+        table = self.params.to(self.dtype).view(-1, self.config["n_features_per_level"])
+        return hash_encode(points, table, self.levels, out=self.dtype)
+
+
+@pytest.fixture
+def tiny_cuda(monkeypatch):
+    """A ``tinycudann`` that computes on CPUs."""
+    monkeypatch.setattr("scaledreamer.encodings.backends.find_spec", lambda name: True)
+    monkeypatch.setitem(sys.modules, "tinycudann", SimpleNamespace(Encoding=FakeEncoding))
+    monkeypatch.setattr(FakeEncoding, "made", [])
+    _encoding.cache_clear()
+    yield lambda: monkeypatch.setattr("scaledreamer.encodings.tiny_cuda.require_gpu", lambda *_: None)
+    _encoding.cache_clear()
+
+
+def test_tiny_cuda_nn_computes_with_our_parameters(tiny_cuda):
+    tiny_cuda()
+    points = torch.rand(9, 3)
+    results = []
+    for backend in ("tinycudann", "torch"):
+        encoding = grid(backend=backend, growth=1.5)
+        for _ in range(2):
+            encoding(points).sum().backward()
+        results.append((encoding(points), encoding.params.grad))
+        assert list(encoding.state_dict()) == ["params"]
+    for found, expected in zip(*results, strict=True):
+        assert torch.equal(found, expected)
+    (module,) = FakeEncoding.made
+    assert module.config == {
+        "otype": "HashGrid",
+        "n_levels": 3,
+        "n_features_per_level": 2,
+        "log2_hashmap_size": 5,
+        "base_resolution": 2,
+        "per_level_scale": 1.5,
+    }
+    assert module.params is None  # nothing of a step is kept
+
+
+def test_tiny_cuda_nn_in_half_precision(tiny_cuda):
+    tiny_cuda()
+    encoding, points = grid(backend="tinycudann", dtype="float16"), torch.rand(9, 3)
+    found = encoding(points)
+    torch.testing.assert_close(found, grid()(points), rtol=1e-3, atol=2e-3)
+    assert (found.dtype, FakeEncoding.made[0].dtype) == (torch.float32, torch.float16)
+    with pytest.raises(UserError, match="backend=tinycudann: it has no bfloat16; set dtype=float16 or float32"):
+        grid(backend="tinycudann", dtype="bfloat16")
+
+
+def test_tiny_cuda_nn_needs_a_gpu_and_this_layout(tiny_cuda, monkeypatch):
+    encoding, points = grid(backend="tinycudann"), torch.rand(4, 3)
+    with pytest.raises(UserError, match="backend=tinycudann: it needs a GPU, but the points are on the cpu; choose"):
+        encoding(points)
+    tiny_cuda()
+    with pytest.raises(UserError, match="its version here has 144 parameters where this grid has 24; choose"):
+        hash_encode_tiny_cuda(points, torch.zeros(12, 2), **TINY, features=2, dims=3)

@@ -271,9 +271,19 @@ def test_the_option_has_the_papers_numbers():
     assert config.trainer.max_steps == 50_000
 
 
-def test_a_missing_backend_is_refused_when_the_run_is_composed():
+def test_a_missing_backend_is_refused_when_the_run_is_composed(monkeypatch):
+    monkeypatch.setattr("scaledreamer.encodings.backends.find_spec", lambda name: None)
     config = compose(["generator=hyper_ingp", "guidance=asd_sd", "corpus=MG15", "generator.encoding.backend=triton"])
     with pytest.raises(UserError, match=r"^generator: hash grid with backend=triton: .* \[command line"):
+        check(config)
+
+
+def test_a_backend_of_gpus_is_refused_on_a_cpu_when_the_run_is_composed():
+    options = ["generator=hyper_ingp", "guidance=asd_sd", "corpus=MG15", "trainer=cpu"]
+    config = compose([*options, "background.encoding.backend=triton"])
+    with pytest.raises(
+        UserError, match=r"^background\.encoding\.backend: triton needs a GPU, and trainer\.accelerator"
+    ):
         check(config)
 
 

@@ -63,7 +63,8 @@ def _show(report) -> None:
     console = Console(highlight=False)
     console.print(
         f"{settings['device']}, torch {settings['torch']}; prior {settings['prior']}, {settings['precision']}; "
-        f"{settings['prompts_per_step']} prompts x {settings['views_per_prompt']} views; "
+        f"{settings['prompts_per_step']} prompts x {settings['views_per_prompt']} views of "
+        f"{settings['image_size']} x {settings['image_size']}; "
         f"generator {report.generator_parameters / 1e6:.1f} M parameters",
         soft_wrap=True,
     )

@@ -16,6 +16,7 @@ from scaledreamer.config import check, compose, plain
 from scaledreamer.corpora.dataset import PromptBatch, as_fetched
 from scaledreamer.guidance.base import Guidance
 from scaledreamer.priors.locate import stand_in
+from scaledreamer.schedules import step_at
 from scaledreamer.text.embedding import TextEmbedding
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ def benchmark(overrides: Sequence[str] = (), *, steps: int = 20, warmup: int = 5
     Callbacks and loggers are left out: nothing but the step is measured.
 
     A prior that is not on this machine is replaced by random weights of its sizes, unless the overrides name it.
+    Renders have the size that they have at the end of a run.
 
     Args:
         overrides: as of ``train.py``.
@@ -76,8 +78,9 @@ def benchmark(overrides: Sequence[str] = (), *, steps: int = 20, warmup: int = 5
     config = plain(cfg)
     if not any(o.startswith("guidance.prior.path=") for o in overrides):
         config["guidance"]["prior"]["path"] = stand_in(config["guidance"]["prior"]["path"])
+    config["cameras"]["image_size"] = step_at(config["cameras"]["image_size"], 1.0)
     # Heavy imports come after the check, so that a mistake is answered at once.
-    from scaledreamer.training.build import build, build_system
+    from scaledreamer.training.build import build, build_system, wordings
 
     trainer = build(
         {**config["trainer"], "lightning": {**config["trainer"]["lightning"], "enable_progress_bar": False}},
@@ -92,7 +95,7 @@ def benchmark(overrides: Sequence[str] = (), *, steps: int = 20, warmup: int = 5
     system = build_system(config, guidance=guidance, null_tokens=null, encode=None)
     batches = _RandomPrompts(
         prompts=config["corpus"]["batch_size"],
-        templates=len(guidance.views.templates),
+        templates=len(wordings(system.generator, guidance.views)),
         length=prior.text_length,
         width=prior.text_dim,
     )
@@ -112,6 +115,7 @@ def benchmark(overrides: Sequence[str] = (), *, steps: int = 20, warmup: int = 5
             "precision": config["trainer"]["precision"],
             "prompts_per_step": config["corpus"]["batch_size"],
             "views_per_prompt": config["cameras"]["views_per_prompt"],
+            "image_size": config["cameras"]["image_size"],
             "steps": steps,
             "overrides": list(overrides),
         },

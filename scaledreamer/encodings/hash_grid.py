@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from scaledreamer.constraints import PositiveInt
-from scaledreamer.errors import UserError
+from scaledreamer.encodings.backends import SOURCES, Backend, implementation
 
 PRIMES = (1, 2654435761, 805459861)  # of equation 4, one per axis
 WORD = 0xFFFFFFFF  # indices are unsigned numbers of 32 bits
@@ -30,7 +30,9 @@ PADDING = 8  # dense tables are rounded up to a multiple of it
 
 Growth = Annotated[float, Ge(1)]
 Log2Size = Annotated[int, Ge(3), Le(24)]
-Backend = Literal["auto", "torch", "triton", "tinycudann"]
+
+DTYPES = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
+"""Types to read parameters in, by their names; None is the parameters' own."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,14 @@ def _corners(ends: list[Tensor], combine: Callable[[Tensor, Tensor], Tensor]) ->
     return reduce(lambda fast, slow: combine(slow[:, :, None], fast[:, None, :]).flatten(1), ends)
 
 
-def hash_encode(points: Tensor, table: Tensor, levels: tuple[Level, ...]) -> Tensor:
+def hash_encode(
+    points: Tensor,
+    table: Tensor,
+    levels: tuple[Level, ...],
+    *,
+    dtype: torch.dtype | None = None,
+    out: torch.dtype | None = None,
+) -> Tensor:
     """Features [N, L * F], level-major, of points [N, D] in [0, 1]^D; differentiable with respect to both.
 
     This is the seam of the backends: another implementation has this signature and agrees with these numbers.
@@ -92,7 +101,11 @@ def hash_encode(points: Tensor, table: Tensor, levels: tuple[Level, ...]) -> Ten
         points: a level's vertices lie half a cell off its multiples of 1 / scale.
         table: [entries of all levels, F].
         levels: of :func:`levels_of`.
+        dtype: that the table is read in; its gradient is that of the table before it was rounded.
+        out: of the features. None is, as for ``dtype``, the table's own.
     """
+    if dtype is not None:  # rounded, with the gradient of what was there before
+        table = table + (table.to(dtype).to(table.dtype) - table).detach()
     found = []
     # One level at a time: all of them at once would hold L times as many corners, for no less work.
     for level, part in zip(levels, table.split([level.entries for level in levels]), strict=True):
@@ -103,7 +116,8 @@ def hash_encode(points: Tensor, table: Tensor, levels: tuple[Level, ...]) -> Ten
         rows = rows_of(low.long(), level)
         # One feature at a time: a gather of single numbers goes back several times as fast as one of rows.
         found += [(c.gather(0, rows.flatten()).view_as(rows) * shares).sum(dim=1) for c in part.unbind(dim=1)]
-    return torch.stack(found, dim=1)
+    features = torch.stack(found, dim=1)
+    return features if out is None else features.to(out)
 
 
 class HashGrid(nn.Module):
@@ -119,11 +133,17 @@ class HashGrid(nn.Module):
         base_resolution: vertices per axis of the coarsest level.
         growth: of the resolution from level to level; 1 makes all levels alike.
         dims: D.
-        backend: what computes it. ``torch`` runs everywhere; ``auto`` takes the fastest there is.
+        backend: what computes it. ``torch`` runs everywhere, ``triton`` on GPUs; ``auto`` takes Triton where it can.
+            ``tinycudann`` is for comparisons.
+        dtype: that parameters are read in, which is most of the memory traffic; they and their gradients stay
+            float32. Interpolation and features are float32 as well, so that finite differences of features hold;
+            where autocast is on (fields switch it off) features come in this type, too.
 
     Raises:
-        UserError: the backend is not available.
+        UserError: the backend is not installed; when it is first called, that it needs a GPU.
     """
+
+    gpu_backends: ClassVar[tuple[str, ...]] = tuple(SOURCES)
 
     def __init__(
         self,
@@ -135,35 +155,31 @@ class HashGrid(nn.Module):
         growth: Growth = 1.447269237440378,
         dims: Literal[2, 3] = 3,
         backend: Backend = "auto",
+        dtype: Literal["float32", "float16", "bfloat16"] = "float32",
     ) -> None:
         super().__init__()
-        self.levels = levels_of(
-            n_levels=n_levels, log2_size=log2_size, base_resolution=base_resolution, growth=growth, dims=dims
-        )
+        lattice: dict[str, Any] = {
+            "n_levels": n_levels,
+            "log2_size": log2_size,
+            "base_resolution": base_resolution,
+            "growth": growth,
+            "dims": dims,
+        }
+        self.levels = levels_of(**lattice)
         self.features, self.dims, self.width = features, dims, n_levels * features
         entries = sum(level.entries for level in self.levels)
         # Flat, as tiny-cuda-nn stores it: level by level, entry by entry, feature by feature.
         self.params = nn.Parameter(torch.empty(entries * features).uniform_(-INITIAL, INITIAL))
-        self._encode = _implementation(backend)
+        self._dtype = DTYPES[dtype]
+        self._encode = implementation(
+            backend, reference=hash_encode, dtype=self._dtype, settings={"features": features, **lattice}
+        )
 
     def forward(self, points: Tensor) -> Tensor:
         """[..., D] in [0, 1]^D -> [..., width], level-major."""
         if points.shape[-1] != self.dims:  # they would be read as other points
             raise ValueError(f"points have {points.shape[-1]} coordinates, the hash grid has {self.dims}")
-        found = self._encode(points.reshape(-1, self.dims), self.params.view(-1, self.features), self.levels)
+        table = self.params.view(-1, self.features)
+        out = self._dtype if torch.is_autocast_enabled(points.device.type) else None
+        found = self._encode(points.reshape(-1, self.dims), table, self.levels, dtype=self._dtype, out=out)
         return found.view(*points.shape[:-1], self.width)
-
-
-Encode = Callable[[Tensor, Tensor, tuple[Level, ...]], Tensor]
-
-MISSING = {
-    "triton": "there is no Triton kernel of the hash grid in this version",
-    "tinycudann": "this version does not call tiny-cuda-nn",
-}
-
-
-def _implementation(backend: Backend) -> Encode:
-    """The function behind a backend's name."""
-    if backend in MISSING:
-        raise UserError(f"hash grid with backend={backend}: {MISSING[backend]}; choose backend=auto or torch.")
-    return hash_encode
