@@ -16,7 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scaledreamer.constraints import PositiveFloat, PositiveInt, Range
+from scaledreamer.errors import UserError
 from scaledreamer.randomness import StepRandom
+from scaledreamer.schedules import StepSchedule, step_at
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,20 @@ class Cameras:
     def __len__(self) -> int:
         return self.c2w.shape[0]
 
-    def select(self, index: Sequence[int]) -> "Cameras":
+    def select(self, index: Sequence[int] | slice) -> "Cameras":
         """Some of the cameras."""
-        chosen = list(index)
+        chosen = index if isinstance(index, slice) else list(index)
         return Cameras(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
+
+    def repeat(self, prompts: int) -> "Cameras":
+        """The same cameras [P * V] for each of P prompts."""
+        made = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Cameras(**{name: v.repeat(prompts, *(1,) * (v.ndim - 1)) for name, v in made.items()})
+
+    def at_elevation(self, elevation: float) -> "Cameras":
+        """The same cameras moved up or down to an elevation in degrees, at their distance."""
+        raised = torch.full_like(self.elevation, elevation)
+        return look_at_origin(azimuth=self.azimuth, elevation=raised, distance=self.distance, fovy=self.fovy)
 
     def rays(self, height: int, width: int) -> Rays:
         """Rays of all pixels; (i, j) maps to ((i + 0.5 - W/2)/f, -(j + 0.5 - H/2)/f, -1) in camera space."""
@@ -76,10 +88,11 @@ class RandomCameras:
             object fills the same part of the picture whatever the field of view.
         fovy, azimuth, elevation: ranges in degrees.
         views_per_prompt: V.
-        layout: ``independent`` draws every camera by itself; ``ring`` draws one per prompt and turns it in equal steps.
-            Azimuths are stratified with both: views of a prompt fall into the V parts of the range, and within its
-            part each prompt of the global batch into a strip of its own.
-        image_size: side of a training render in pixels.
+        layout: ``independent`` draws every camera by itself; ``ring`` draws one and turns it in equal steps, ring after
+            ring. Azimuths are stratified with both: views of a prompt fall into the V parts of the range, and within
+            its part each prompt of the global batch into a strip of its own.
+        views_per_ring: a divisor of V; None for one ring of all views.
+        image_size: side of a training render in pixels, over the run.
         test_distance, test_fovy, test_elevation: of the evaluation circle.
         test_image_size: side of an evaluation render in pixels.
     """
@@ -94,7 +107,8 @@ class RandomCameras:
         elevation: Range = (-10.0, 45.0),
         views_per_prompt: PositiveInt = 1,
         layout: Literal["independent", "ring"] = "independent",
-        image_size: PositiveInt = 64,
+        views_per_ring: PositiveInt | None = None,
+        image_size: StepSchedule = 64,
         test_distance: PositiveFloat = 1.5,
         test_fovy: PositiveFloat = 70.0,
         test_elevation: float = 15.0,
@@ -103,19 +117,29 @@ class RandomCameras:
         self.distance, self.relative_distance = distance, relative_distance
         self.fovy, self.azimuth, self.elevation = fovy, azimuth, elevation
         self.views_per_prompt, self.layout = views_per_prompt, layout
+        self.views_per_ring = (views_per_ring or views_per_prompt) if layout == "ring" else 1
+        if views_per_prompt % self.views_per_ring:
+            raise UserError(
+                f"cameras.views_per_ring: {views_per_ring} does not divide cameras.views_per_prompt={views_per_prompt}."
+            )
         self.image_size, self.test_image_size = image_size, test_image_size
         self.test_distance, self.test_fovy, self.test_elevation = test_distance, test_fovy, test_elevation
 
+    def size_at(self, progress: float) -> int:
+        """Side of a training render in pixels when the fraction ``progress`` of the run is done."""
+        return step_at(self.image_size, progress)
+
     def sample(self, prompts: int, random: StepRandom) -> Cameras:
         """Training cameras [P * V] of P prompts."""
-        views = self.views_per_prompt
-        drawn = 1 if self.layout == "ring" else views
-        draws = random.uniform(prompts, drawn, 5).expand(prompts, views, 5).unbind(dim=-1)  # 5 of [P, V]
+        views, ring = self.views_per_prompt, self.views_per_ring
+        rings = views // ring
+        draws = random.uniform(prompts, rings, 5).repeat_interleave(ring, dim=1).unbind(dim=-1)  # 5 of [P, V]
         fovy, distance = _between(self.fovy, draws[0]), _between(self.distance, draws[1])
         if self.relative_distance:
             distance = distance / torch.tan(torch.deg2rad(fovy) / 2)
         strip = (random.global_rows(prompts)[:, None] + draws[2]) / (random.world_size * prompts)
-        turn = (torch.arange(views, device=random.device) + strip) / views  # [P, V] in [0, 1)
+        view = torch.arange(views, device=random.device)
+        turn = (view % ring * rings + view // ring + strip) / views  # [P, V] in [0, 1)
         return look_at_origin(
             azimuth=_between(self.azimuth, turn).flatten(),
             elevation=self._elevation(draws[3], draws[4]).flatten(),
@@ -130,9 +154,15 @@ class RandomCameras:
         sphere = torch.rad2deg(torch.asin(_between((low, high), share)))
         return torch.where(coin < 0.5, angle, sphere)
 
-    def orbit(self, views: int, *, device: torch.device | str = "cpu") -> Cameras:
-        """Evaluation cameras [views] on a full circle, the first one at the front."""
-        azimuth = torch.arange(views, device=device) * (360 / views)
+    def orbit(self, views: int, *, turn: float = 360.0, device: torch.device | str = "cpu") -> Cameras:
+        """Evaluation cameras [views] that go round in equal steps, the first one at the front.
+
+        Args:
+            views: how many.
+            turn: degrees between the first and the one that would follow the last: 360 is a closed circle.
+            device: of the cameras.
+        """
+        azimuth = torch.arange(views, device=device) * (turn / views)
         ones = torch.ones_like(azimuth)
         return look_at_origin(
             azimuth=azimuth,

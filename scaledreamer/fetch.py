@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scaledreamer.errors import UserError
-from scaledreamer.priors.locate import download_pipeline, priors_folder, reason_of
+from scaledreamer.priors import mvdream
+from scaledreamer.priors.hub import download_pipeline, reason_of
+from scaledreamer.priors.locate import priors_folder
 from scaledreamer.priors.random_weights import write_random_prior
 from scaledreamer.priors.weights import FolderWeights
-
-MVDREAM_FILE = "sd-v2.1-base-4view.pt"
 
 
 @dataclass(frozen=True)
@@ -94,21 +94,16 @@ def _fetch_pipeline(folder: Path, repository: str) -> None:
 def _fetch_mvdream(folder: Path, repository: str) -> None:
     from huggingface_hub import hf_hub_download
 
-    try:
-        hf_hub_download(repository, MVDREAM_FILE, local_dir=folder)
-    except Exception as error:  # the client raises its own, the HTTP library's and the system's errors
-        raise UserError(
-            f"cannot download {MVDREAM_FILE} of {repository} ({reason_of(error)}). Run it again to go on, try another "
-            f"mirror with --repo ORGANISATION/MODEL, or copy that file to {folder / MVDREAM_FILE}"
-        ) from error
-
-
-def _check_mvdream(folder: Path) -> None:
-    path = folder / MVDREAM_FILE
-    if not path.exists():
-        raise UserError(f"{path} is missing; run: python -m scaledreamer.fetch mvdream")
-    if not zipfile.is_zipfile(path):  # the directory of torch's format is at its end
-        raise UserError(f"{path} is cut short or not a checkpoint; remove it and run the command again.")
+    file = folder / mvdream.FILE
+    if not zipfile.is_zipfile(file):  # the directory of torch's format is at its end: it is missing or cut short
+        try:
+            hf_hub_download(repository, mvdream.FILE, local_dir=folder)
+        except Exception as error:  # the client raises its own, the HTTP library's and the system's errors
+            raise UserError(
+                f"cannot download {mvdream.FILE} of {repository} ({reason_of(error)}). Run it again to go on, try "
+                f"another mirror with --repo ORGANISATION/MODEL, or copy that file to {file}"
+            ) from error
+    mvdream.convert(file, folder)
 
 
 ITEMS = {
@@ -125,10 +120,10 @@ ITEMS = {
         check=_check_pipeline(768),
     ),
     "mvdream": Item(
-        description="MVDream on Stable Diffusion 2.1, 4 views, 5 GB",
+        description="MVDream, 4 views, 5 GB and 4 GB converted; goes with sd21",
         repository="MVDream/MVDream",
         fetch=_fetch_mvdream,
-        check=_check_mvdream,
+        check=mvdream.check,
     ),
     "tiny": Item(
         description="a prior of random weights for trials, 4 MB, made on this machine",

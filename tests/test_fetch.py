@@ -4,14 +4,16 @@ import shutil
 import struct
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
+from ldm import write_tiny_checkpoint
 
 from scaledreamer import fetch
-from scaledreamer.priors.locate import PATTERNS
+from scaledreamer.priors.hub import PATTERNS
+from scaledreamer.priors.multiview import MultiViewDiffusion
 from scaledreamer.priors.random_weights import write_random_prior
+from scaledreamer.priors.sizes import TINY_MV
 
 
 @pytest.fixture(autouse=True)
@@ -113,18 +115,45 @@ def test_header_that_promises_more_than_the_file_holds(tmp_path):
         check_safetensors(path)
 
 
-def test_mvdream_is_one_file(monkeypatch, data, capsys):
+def test_mvdream_is_one_file_which_is_converted(monkeypatch, data, capsys):
+    calls = []
+
     def hf_hub_download(repository, name, *, local_dir):
-        assert (repository, name) == ("MVDream/MVDream", "sd-v2.1-base-4view.pt")
-        with zipfile.ZipFile(Path(local_dir) / name, "w") as file:
-            file.writestr("archive/data.pkl", bytes(1000))
+        calls.append((repository, name))
+        write_tiny_checkpoint(Path(local_dir) / name)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", hf_hub_download)
+    monkeypatch.setattr("scaledreamer.priors.mvdream.MVDREAM", TINY_MV)
+    folder = data / "priors" / "mvdream"
+    file, unet = folder / "sd-v2.1-base-4view.pt", folder / "unet" / "diffusion_pytorch_model.safetensors"
+    folder.mkdir(parents=True)
+    file.write_bytes(b"PK cut short")
     assert fetch.main(["mvdream"]) == 0
-    path = data / "priors" / "mvdream" / "sd-v2.1-base-4view.pt"
-    path.write_bytes(path.read_bytes()[:500])
+    assert calls == [("MVDream/MVDream", "sd-v2.1-base-4view.pt")]
+    file.unlink()  # it is not needed any more
+    assert fetch.main(["mvdream"]) == 0
+    write_random_prior(data / "priors" / "sd21", "tiny")
+    prior = MultiViewDiffusion(path="mvdream")
+    prior.prepare()
+    assert (prior.views, prior.text_dim) == (4, 32)
+    unet.write_bytes(unet.read_bytes()[:-5])
+    capsys.readouterr()
     fetch.main(["--list"])
     assert "MVDream/MVDream; not fetched" in capsys.readouterr().out
+    assert fetch.main(["mvdream"]) == 0
+    assert len(calls) == 2
+    fetch.main(["--list"])
+    assert f"MVDream/MVDream; at {folder}" in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_was_copied_to_its_place_is_converted_without_a_network(monkeypatch, data):
+    monkeypatch.setattr("scaledreamer.priors.mvdream.MVDREAM", TINY_MV)
+    write_random_prior(data / "priors" / "sd21", "tiny")
+    (data / "priors" / "mvdream").mkdir()
+    write_tiny_checkpoint(data / "priors" / "mvdream" / "sd-v2.1-base-4view.pt")
+    prior = MultiViewDiffusion(path="mvdream")  # in a run, that is, without the command
+    prior.prepare()
+    assert prior.image_size == 64
 
 
 def test_tiny_is_made_here_and_serves_as_a_prior(data):

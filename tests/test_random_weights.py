@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from scaledreamer.errors import UserError
-from scaledreamer.priors.random_weights import SD21, VOCABULARY, RandomWeights, write_random_prior
+from scaledreamer.priors.multiview import MultiViewDiffusion
+from scaledreamer.priors.random_weights import RandomWeights, write_random_prior
+from scaledreamer.priors.sizes import MVDREAM, SD21, VOCABULARY
 from scaledreamer.priors.stable_diffusion import StableDiffusion
 
 CPU = torch.device("cpu")
@@ -22,6 +24,18 @@ def test_sd21_has_the_sizes_of_stable_diffusion_2_1_base():
     assert counts == [865_910_724, 83_653_863, 340_387_840]  # those of the published files
     prior = StableDiffusion(path="random:sd21")
     assert (prior.image_size, prior.latent_shape, prior.text_dim, prior.text_length) == (512, (4, 64, 64), 1024, 77)
+
+
+def test_mvdream_has_the_sizes_of_the_published_one():
+    from scaledreamer.priors.multiview_unet import MultiViewUNet
+
+    with torch.device("meta"):
+        unet = MultiViewUNet.from_config(MVDREAM.unet)
+    camera = 16 * 1280 + 1280 + 1280 * 1280 + 1280
+    assert sum(p.numel() for p in unet.parameters()) == 865_910_724 + camera
+    prior = MultiViewDiffusion(path="random:mvdream")
+    assert (prior.views, prior.image_size, prior.latent_shape) == (4, 256, (4, 32, 32))
+    assert (prior.text_dim, prior.text_length) == (1024, 77)
 
 
 def test_same_seed_same_weights_and_the_global_generator_is_left_alone():

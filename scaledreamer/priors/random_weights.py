@@ -1,121 +1,24 @@
-"""Stable Diffusions with random weights: for tests, trials and benchmarks, where nothing can or need be downloaded.
+"""Priors with random weights: for tests, trials and benchmarks, where nothing can or need be downloaded.
 
-They know nothing of images. ``tiny`` takes milliseconds on a CPU; ``sd15`` and ``sd21`` have the
-sizes of Stable Diffusion 1.5 and 2.1-base.
+They know nothing of images. ``tiny`` takes milliseconds on a CPU, and so does ``tiny_mv``, which denoises 4 views
+together; ``sd15``, ``sd21`` and ``mvdream`` have the sizes of Stable Diffusion 1.5, 2.1-base and MVDream.
 """
 
 import hashlib
 import json
 import tempfile
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from scaledreamer.errors import UserError
 from scaledreamer.priors.layout import Configs
+from scaledreamer.priors.sizes import ARCHITECTURES
 from scaledreamer.priors.weights import Weights, no_progress_bar
 
-_SCHEDULER = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "num_train_timesteps": 1000,
-    "clip_sample": False,
-    "prediction_type": "epsilon",
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-}
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
-VOCABULARY = 2 * 256 + 2 * len(_LETTERS) ** 2 + 2
-"""Tokens of the tokenizer: bytes and pairs of letters, each within and at the end of a word; start; end."""
-
-SD21 = Configs(
-    unet={
-        "sample_size": 64,
-        "in_channels": 4,
-        "out_channels": 4,
-        "block_out_channels": [320, 640, 1280, 1280],
-        "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
-        "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
-        "layers_per_block": 2,
-        "cross_attention_dim": 1024,
-        "attention_head_dim": [5, 10, 20, 20],
-        "use_linear_projection": True,
-    },
-    vae={
-        "sample_size": 512,
-        "block_out_channels": [128, 256, 512, 512],
-        "down_block_types": ["DownEncoderBlock2D"] * 4,
-        "up_block_types": ["UpDecoderBlock2D"] * 4,
-        "layers_per_block": 2,
-        "latent_channels": 4,
-        "scaling_factor": 0.18215,
-    },
-    text_encoder={
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 23,
-        "num_attention_heads": 16,
-        "hidden_act": "gelu",
-        "projection_dim": 512,
-        "max_position_embeddings": 77,
-        "vocab_size": 49408,
-    },
-    scheduler=_SCHEDULER,
-)
-SD15 = replace(
-    SD21,
-    unet={**SD21.unet, "cross_attention_dim": 768, "attention_head_dim": 8, "use_linear_projection": False},
-    text_encoder={
-        **SD21.text_encoder,
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "hidden_act": "quick_gelu",
-        "projection_dim": 768,
-    },
-)
-TINY = Configs(
-    unet={
-        "sample_size": 8,
-        "in_channels": 4,
-        "out_channels": 4,
-        "block_out_channels": [32, 64],
-        "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
-        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
-        "layers_per_block": 1,
-        "cross_attention_dim": 32,
-        "attention_head_dim": [2, 4],
-        "norm_num_groups": 8,
-        "use_linear_projection": True,
-    },
-    vae={
-        "sample_size": 64,
-        "block_out_channels": [8, 16, 16, 16],
-        "down_block_types": ["DownEncoderBlock2D"] * 4,
-        "up_block_types": ["UpDecoderBlock2D"] * 4,
-        "layers_per_block": 1,
-        "latent_channels": 4,
-        "norm_num_groups": 4,
-        "scaling_factor": 0.18215,
-    },
-    text_encoder={
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "hidden_act": "gelu",
-        "projection_dim": 32,
-        "max_position_embeddings": 77,
-        "vocab_size": VOCABULARY,
-    },
-    scheduler=_SCHEDULER,
-)
-ARCHITECTURES: dict[str, Configs] = {"tiny": TINY, "sd15": SD15, "sd21": SD21}
 
 
 class RandomWeights(Weights):
@@ -125,7 +28,7 @@ class RandomWeights(Weights):
     are drawn where they will be used.
 
     Args:
-        architecture: a key of :data:`ARCHITECTURES`.
+        architecture: a key of :data:`scaledreamer.priors.sizes.ARCHITECTURES`.
         seed: of the weights.
 
     Raises:
@@ -147,6 +50,10 @@ class RandomWeights(Weights):
         """A random UNet on ``device``."""
         from diffusers import UNet2DConditionModel
 
+        if "views" in self.configs.unet:
+            from scaledreamer.priors.multiview_unet import MultiViewUNet
+
+            return self._draw(MultiViewUNet.from_config, {"config": self.configs.unet}, device, 0)
         return self._draw(UNet2DConditionModel, self.configs.unet, device, 0)
 
     def vae(self, device: torch.device) -> nn.Module:
@@ -179,12 +86,12 @@ class RandomWeights(Weights):
             return kind(**arguments)
 
 
-def write_random_prior(folder: Path, architecture: Literal["tiny", "sd15", "sd21"] = "tiny", seed: int = 0) -> None:
+def write_random_prior(folder: Path, architecture: str = "tiny", seed: int = 0) -> None:
     """Write a prior with random weights as a pipeline folder in diffusers' layout, which diffusers loads as well.
 
     Args:
         folder: made if it is not there.
-        architecture: a key of :data:`ARCHITECTURES`.
+        architecture: a key of :data:`scaledreamer.priors.sizes.ARCHITECTURES`.
         seed: of the weights.
     """
     random, cpu = RandomWeights(architecture, seed), torch.device("cpu")

@@ -17,6 +17,7 @@ from scaledreamer.priors.base import TextEncoding
 from scaledreamer.priors.clip_text import ClipText, too_long, warn_of_cut
 from scaledreamer.priors.cuda_graph import GraphedFunction
 from scaledreamer.priors.layout import Configs
+from scaledreamer.priors.parametrisation import alphas_cumprod, as_noise
 from scaledreamer.priors.weights import Weights
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -41,6 +42,8 @@ class StableDiffusion:
     """
 
     views = 1
+    base_path: str | None = None
+    """Where the parts come from that ``path`` has not; None where it has all."""
 
     def __init__(
         self,
@@ -71,7 +74,7 @@ class StableDiffusion:
         Raises:
             UserError: they are not on this machine, incomplete or of another kind of model.
         """
-        return locate.open_weights(self.path)
+        return self._of_these_views(locate.open_weights(self.path, self.base_path))
 
     @property
     def configs(self) -> Configs:
@@ -121,7 +124,16 @@ class StableDiffusion:
         Raises:
             UserError: the weights cannot be had; the message says how to get some.
         """
-        self.__dict__["weights"] = locate.prepare(self.path)
+        self.__dict__["weights"] = self._of_these_views(locate.prepare(self.path, self.base_path))
+
+    def _of_these_views(self, weights: Weights) -> Weights:
+        views = weights.configs.views
+        if views != self.views:
+            raise UserError(
+                f"the prior '{self.path}' denoises {views} views of an object together, {type(self).__name__} "
+                f"{self.views}; use it with guidance/prior={'sd21' if views == 1 else 'mvdream'}, or another path here."
+            )
+        return weights
 
     def setup(self, device: torch.device, dtype: torch.dtype | None = None) -> None:
         """Load UNet and VAE encoder, frozen, in eval mode.
@@ -140,7 +152,7 @@ class StableDiffusion:
         del vae.decoder, vae.post_quant_conv  # only encoding is needed
         on_gpu = self._device.type == "cuda"
         self._vae = self._frozen(vae, torch.channels_last if on_gpu else torch.preserve_format)
-        self._denoise: Callable[[Tensor, Tensor, Tensor], Tensor] = self._unet_output
+        self._denoise: Callable[..., Tensor] = self._unet_output
         if on_gpu and self._speedup != "none":
             if self._speedup == "compile":
                 self._unet.compile(dynamic=False)
@@ -219,40 +231,13 @@ class StableDiffusion:
             tokens: [N, L, D].
             c2w: unused; the model knows nothing of cameras.
         """
+        return self._predict_noise(latents, timesteps, tokens)
+
+    def _predict_noise(self, latents: Tensor, timesteps: Tensor, tokens: Tensor, *more: Tensor) -> Tensor:
         # The weights are in the prior's own type; the trainer's autocast would cast them again at every step.
         with torch.autocast(self._device.type, enabled=False):
-            output = self._denoise(latents.to(self._dtype), timesteps, tokens.to(self._dtype))
+            output = self._denoise(latents.to(self._dtype), timesteps, tokens.to(self._dtype), *more)
         return as_noise(output.float(), latents.float(), self.alphas_cumprod[timesteps], self.configs.prediction_type)
 
     def _unet_output(self, latents: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
         return self._unet(latents, timesteps, encoder_hidden_states=tokens, return_dict=False)[0]
-
-
-def alphas_cumprod(configs: Configs) -> Tensor:
-    """Products of the alphas [T], float32, of the scheduler that the weights were trained with."""
-    from diffusers import DDPMScheduler
-
-    fields = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
-    options = {k: configs.scheduler[k] for k in (*fields, "rescale_betas_zero_snr") if k in configs.scheduler}
-    return DDPMScheduler(**options).alphas_cumprod.float()
-
-
-def as_noise(output: Tensor, noisy: Tensor, abar: Tensor, prediction_type: str) -> Tensor:
-    """What a denoiser's output says the noise is.
-
-    With x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps, and v = sqrt(abar) eps - sqrt(1 - abar) x_0
-    (Salimans and Ho 2022, "Progressive Distillation for Fast Sampling of Diffusion Models"):
-    eps = sqrt(abar) v + sqrt(1 - abar) x_t = (x_t - sqrt(abar) x_0) / sqrt(1 - abar).
-
-    Args:
-        output: of the network [N, C, h, w].
-        noisy: x_t [N, C, h, w].
-        abar: [N], in [0, 1).
-        prediction_type: "epsilon", "v_prediction" or "sample" (x_0).
-    """
-    abar = abar.view(-1, 1, 1, 1)
-    if prediction_type == "v_prediction":
-        return abar.sqrt() * output + (1 - abar).sqrt() * noisy
-    if prediction_type == "sample":
-        return (noisy - abar.sqrt() * output) / (1 - abar).sqrt()
-    return output

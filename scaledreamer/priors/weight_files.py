@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from scaledreamer.errors import UserError
-from scaledreamer.priors.layout import read_json
+from scaledreamer.priors.layout import Folders, read_json
 
 WEIGHT_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 """How the weight files of each part begin."""
@@ -53,17 +54,19 @@ def _shards(index: Path, folder: Path) -> tuple[Path, ...]:
     return files
 
 
-def check_weights(folder: Path) -> None:
-    """Check that every part's weight files are there and whole, reading only their first bytes.
+def check_weights(folders: Folders, parts: Sequence[str] = (*WEIGHT_STEMS, "tokenizer")) -> None:
+    """Check that the weight files of all parts, or of some, are there and whole, reading only their first bytes.
 
     Raises:
         UserError: one is missing, cut short or not what its name says.
     """
-    for part in WEIGHT_STEMS:
-        for file in weight_files(folder, part).files:
-            check_safetensors(file)
-    if not any((folder / "tokenizer" / name).exists() for name in ("vocab.json", "tokenizer.json")):
-        raise UserError(f"{folder / 'tokenizer' / 'vocab.json'} is missing; fetch it anew, or name another folder.")
+    for part in parts:
+        if part in WEIGHT_STEMS:
+            for file in weight_files(folders.of(part), part).files:
+                check_safetensors(file)
+    tokenizer = folders.of("tokenizer") / "tokenizer"
+    if "tokenizer" in parts and not any((tokenizer / name).exists() for name in ("vocab.json", "tokenizer.json")):
+        raise UserError(f"{tokenizer / 'vocab.json'} is missing; fetch it anew, or name another folder.")
 
 
 def check_safetensors(path: Path) -> None:
@@ -91,15 +94,15 @@ def check_safetensors(path: Path) -> None:
         raise UserError(f"{path} has {size} bytes, its header promises {expected}; {again}")
 
 
-def text_fingerprint(folder: Path) -> str:
+def text_fingerprint(folders: Folders) -> str:
     """A hash that tells one text encoder with its tokenizer from another, in milliseconds whatever the size.
 
     Small files (configurations, vocabulary) count whole. Of a weight file its name, its length and 32 blocks of 64 KiB
     evenly spread over it count, so any training of the encoder shows, and a change of single weights may not.
     """
-    digest = hashlib.sha256()
+    digest, folder = hashlib.sha256(), folders.of("text_encoder")
     weights = weight_files(folder, "text_encoder").files
-    tokenizer = sorted(p for p in (folder / "tokenizer").glob("*") if p.is_file())
+    tokenizer = sorted(p for p in (folders.of("tokenizer") / "tokenizer").glob("*") if p.is_file())
     for path in (folder / "text_encoder" / "config.json", *tokenizer, *weights):
         size, block, blocks = path.stat().st_size, 1 << 16, 32
         digest.update(f"{path.parent.name}/{path.name}:{size}\n".encode())

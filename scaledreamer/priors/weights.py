@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from scaledreamer.errors import UserError
-from scaledreamer.priors.layout import Configs, read_configs
+from scaledreamer.priors.layout import Configs, Folders, read_configs
 from scaledreamer.priors.weight_files import check_weights, text_fingerprint, weight_files
 
 
@@ -42,7 +42,7 @@ class Weights(ABC):
 
     @abstractmethod
     def unet(self, device: torch.device) -> nn.Module:
-        """The denoiser, diffusers' ``UNet2DConditionModel``."""
+        """The denoiser: diffusers' ``UNet2DConditionModel``, or a ``MultiViewUNet`` if its configuration has views."""
 
     @abstractmethod
     def vae(self, device: torch.device) -> nn.Module:
@@ -60,26 +60,35 @@ class Weights(ABC):
 class FolderWeights(Weights):
     """Parts of a folder in diffusers' layout; the constructor reads and checks its small files.
 
+    Args:
+        folder: holds a sub-folder per part.
+        base: another such folder, for the parts that ``folder`` has not.
+
     Raises:
         UserError: the folder is incomplete or of another kind of model.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.configs = folder, read_configs(folder)
+    def __init__(self, folder: Path, base: Path | None = None) -> None:
+        self.folders = Folders(folder, base)
+        self.configs = read_configs(self.folders)
 
     def check(self) -> None:
         """Raise a :class:`UserError` unless every weight file is there and whole; they are not loaded."""
-        check_weights(self.folder)
+        check_weights(self.folders)
 
     @cached_property
     def fingerprint(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         """See :func:`scaledreamer.priors.weight_files.text_fingerprint`."""
-        return text_fingerprint(self.folder)
+        return text_fingerprint(self.folders)
 
     def unet(self, device: torch.device) -> nn.Module:
         """The UNet's weights."""
         from diffusers import UNet2DConditionModel
 
+        if "views" in self.configs.unet:
+            from scaledreamer.priors.multiview_unet import MultiViewUNet
+
+            return self._load(MultiViewUNet, "unet")
         return self._load(UNet2DConditionModel, "unet")
 
     def vae(self, device: torch.device) -> nn.Module:
@@ -100,14 +109,14 @@ class FolderWeights(Weights):
         from transformers import CLIPTokenizer
 
         with self._explained("tokenizer"):
-            return CLIPTokenizer.from_pretrained(str(self.folder / "tokenizer"))
+            return CLIPTokenizer.from_pretrained(str(self._place("tokenizer")))
 
     def _load(self, kind: Any, part: str) -> nn.Module:
-        chosen = weight_files(self.folder, part)
+        chosen = weight_files(self.folders.of(part), part)
         safe = chosen.files[0].suffix == ".safetensors"
         with self._explained(part):
             model, report = kind.from_pretrained(
-                str(self.folder / part),
+                str(self._place(part)),
                 variant=chosen.variant,
                 use_safetensors=safe,
                 local_files_only=True,
@@ -118,10 +127,13 @@ class FolderWeights(Weights):
         if missing or report["mismatched_keys"]:
             names = [*missing, *(key if isinstance(key, str) else key[0] for key in report["mismatched_keys"])]
             raise UserError(
-                f"{chosen.files[0]} does not fit {self.folder / part / 'config.json'}: {len(names)} weights are "
+                f"{chosen.files[0]} does not fit {self._place(part) / 'config.json'}: {len(names)} weights are "
                 f"missing or have another shape, e.g. {sorted(names)[0]}; fetch both anew, or name another folder."
             )
         return model
+
+    def _place(self, part: str) -> Path:
+        return self.folders.of(part) / part
 
     @contextlib.contextmanager
     def _explained(self, part: str) -> Iterator[None]:
@@ -133,5 +145,5 @@ class FolderWeights(Weights):
         except Exception as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise UserError(
-                f"{self.folder / part} cannot be loaded: {reason}; fetch it anew, or name another folder."
+                f"{self._place(part)} cannot be loaded: {reason}; fetch it anew, or name another folder."
             ) from error

@@ -14,7 +14,7 @@ class TextEmbedding:
     """Embeddings of P prompts."""
 
     pooled: Tensor  # [P, D]  of the plain prompt ("global")
-    tokens: Tensor  # [P, K, L, D]  of the prompt worded by each template ("local")
+    tokens: Tensor  # [P, K, L, D]  of the prompt worded by each template ("local"); a generator reads the first
     prompts: tuple[str, ...] = ()  # the P texts themselves, where they are known
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "TextEmbedding":

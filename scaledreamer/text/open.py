@@ -55,14 +55,7 @@ def open_text_embeddings(
         UserError: the folder cannot be written, or another process makes no progress.
     """
     distinct = list(dict.fromkeys(prompts))
-    key = StoreKey(
-        fingerprint=fingerprint(distinct, templates, prior.fingerprint, dtype),
-        rows=len(distinct),
-        templates=len(templates),
-        length=prior.text_length,
-        width=prior.text_dim,
-        dtype=dtype,
-    )
+    key = _key(distinct, prior, templates, dtype)
     size = key.file_bytes / 1e9
     if size > budget_gb:
         log.info("text embeddings would take %.1f GB (text.budget_gb=%g); computing them in training", size, budget_gb)
@@ -70,7 +63,7 @@ def open_text_embeddings(
         return LiveTextEncoder(prior, templates, prompts=prompts, dtype=dtype, device=device)
 
     folder = folder if folder is not None else data_folder() / "text"
-    path = folder / f"{key.fingerprint}.embeddings"
+    path = _path(folder, key)
     place = {prompt: i for i, prompt in enumerate(distinct)}
     records = [place[prompt] for prompt in prompts]
 
@@ -97,6 +90,41 @@ def open_text_embeddings(
             f"{path}: {error.strerror or error}; set SCALEDREAMER_DATA to a folder with room, or text.budget_gb=0 to "
             "compute text embeddings during training."
         ) from error
+
+
+def stored_text_embeddings(
+    prompts: Sequence[str],
+    prior: TextEncoder,
+    templates: Sequence[str],
+    *,
+    dtype: StoredType = "float16",
+    folder: Path | None = None,
+) -> EmbeddingStore | None:
+    """The file of a corpus's distinct prompts, in their order, where this machine has it whole; none is built.
+
+    Args:
+        prompts, prior, templates, dtype, folder: as those of :func:`open_text_embeddings`, which built it.
+    """
+    key = _key(list(dict.fromkeys(prompts)), prior, templates, dtype)
+    try:
+        return EmbeddingStore(_path(folder if folder is not None else data_folder() / "text", key), key)
+    except (OSError, BrokenStoreError):
+        return None
+
+
+def _key(distinct: Sequence[str], prior: TextEncoder, templates: Sequence[str], dtype: StoredType) -> StoreKey:
+    return StoreKey(
+        fingerprint=fingerprint(distinct, templates, prior.fingerprint, dtype),
+        rows=len(distinct),
+        templates=len(templates),
+        length=prior.text_length,
+        width=prior.text_dim,
+        dtype=dtype,
+    )
+
+
+def _path(folder: Path, key: StoreKey) -> Path:
+    return folder / f"{key.fingerprint}.embeddings"
 
 
 def build_once(

@@ -7,7 +7,7 @@ import torch
 from scaledreamer.constraints import NonNegativeFloat, PositiveFloat
 from scaledreamer.text.embedding import TextEmbedding
 from scaledreamer.text.encode import LiveTextEncoder, StoredType, TextEncoder, embed
-from scaledreamer.text.open import open_text_embeddings
+from scaledreamer.text.open import open_text_embeddings, stored_text_embeddings
 from scaledreamer.text.store import EmbeddingStore
 
 
@@ -48,6 +48,10 @@ class TextSettings:
             patience=self.patience,
         )
         return found if isinstance(found, EmbeddingStore) else None
+
+    def stored(self, prompts: Sequence[str], prior: TextEncoder, templates: Sequence[str]) -> EmbeddingStore | None:
+        """The store of a corpus where this machine has it; a row for each distinct prompt, in order."""
+        return stored_text_embeddings(prompts, prior, templates, dtype=self.dtype)
 
     def encode(
         self,
