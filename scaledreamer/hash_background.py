@@ -3,6 +3,8 @@
 Axes: B images, H W pixels, D text width. Colours are RGB in [0, 1].
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,7 @@ from scaledreamer.backgrounds import with_random_colors
 from scaledreamer.constraints import PositiveInt, Probability
 from scaledreamer.encodings.hash_grid import HashGrid
 from scaledreamer.hyper_network import HyperNetwork, networks
+from scaledreamer.published import PublishedNames
 from scaledreamer.randomness import StepRandom
 
 
@@ -26,6 +29,8 @@ class HashBackground(nn.Module):
         random_color_probability: in training, the chance that an image's background is one random colour instead;
             a field that paints itself as its background would be seen in front of it.
     """
+
+    published_names: ClassVar[PublishedNames] = {"encoding.encoding.encoding.": "encoding."}
 
     def __init__(
         self,

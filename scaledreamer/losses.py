@@ -18,6 +18,7 @@ class LossWeights:
         sparsity: see :func:`sparsity`.
         opaque: see :func:`opaque`.
         eikonal: see :func:`eikonal`.
+        orient: see :func:`orient`.
     """
 
     def __init__(
@@ -27,8 +28,10 @@ class LossWeights:
         sparsity: Schedule = 0.0,
         opaque: Schedule = 0.0,
         eikonal: Schedule = 0.0,
+        orient: Schedule = 0.0,
     ) -> None:
-        self.distillation, self.sparsity, self.opaque, self.eikonal = distillation, sparsity, opaque, eikonal
+        self.distillation, self.sparsity, self.opaque = distillation, sparsity, opaque
+        self.eikonal, self.orient = eikonal, orient
 
 
 def regularisers(rendering: Rendering) -> dict[str, Tensor]:
@@ -36,6 +39,8 @@ def regularisers(rendering: Rendering) -> dict[str, Tensor]:
     terms = {"sparsity": sparsity(rendering.opacity), "opaque": opaque(rendering.opacity)}
     if rendering.gradient is not None:
         terms["eikonal"] = eikonal(rendering.gradient)
+    if rendering.facing_away is not None:
+        terms["orient"] = orient(rendering.facing_away, rendering.opacity)
     return terms
 
 
@@ -53,3 +58,11 @@ def opaque(opacity: Tensor) -> Tensor:
 def eikonal(gradient: Tensor) -> Tensor:
     """Mean of (|grad sdf| - 1)^2 over gradients [..., 3]: distances grow by one per unit."""
     return (torch.linalg.vector_norm(gradient.float(), dim=-1) - 1).square().mean()
+
+
+def orient(facing_away: Tensor, opacity: Tensor) -> Tensor:
+    """Sum of ``Rendering.facing_away`` per pixel that is not empty, both [B, H, W, 1]: what is seen faces the camera.
+
+    Ref-NeRF (Verbin et al., CVPR 2022), equation 11.
+    """
+    return facing_away.float().sum() / (opacity > 0).sum().clamp(min=1)

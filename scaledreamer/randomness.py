@@ -25,6 +25,7 @@ class StepRandom:
         self, *, seed: int, step: int, rank: int = 0, world_size: int = 1, device: torch.device | str = "cpu"
     ) -> None:
         self.device = torch.device(device)
+        self.step = step
         self.rank, self.world_size = rank, world_size
         mixed = (seed * _SEED_MIX + step * _STEP_MIX) & _MASK
         self._generator = torch.Generator(self.device).manual_seed(mixed)

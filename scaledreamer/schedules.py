@@ -12,7 +12,7 @@ from typing import Annotated
 from annotated_types import MinLen
 from pydantic import AfterValidator
 
-from scaledreamer.constraints import Probability
+from scaledreamer.constraints import PositiveInt, Probability
 
 Points = Sequence[tuple[float, float]]
 
@@ -28,6 +28,9 @@ ShareSchedule = (
     Probability | Annotated[Sequence[tuple[Probability, Probability]], MinLen(1), AfterValidator(_ascending)]
 )
 """A schedule of fractions."""
+StepSchedule = PositiveInt | Annotated[Sequence[tuple[Probability, PositiveInt]], MinLen(1), AfterValidator(_ascending)]
+"""A whole number above 0 that jumps at each point: ``[[0, 64], [0.4, 256]]`` is 64 until 40 % of the run are done, then
+256."""
 
 
 def value_at(schedule: Schedule, progress: float) -> float:
@@ -42,3 +45,10 @@ def value_at(schedule: Schedule, progress: float) -> float:
             return value + (end_value - value) * (progress - start) / (end - start)
         start, value = end, end_value
     return float(value)
+
+
+def step_at(schedule: StepSchedule, progress: float) -> int:
+    """The number of the last point that ``progress`` (in [0, 1]) has come to; that of the first point before it."""
+    if isinstance(schedule, int):
+        return schedule
+    return next((value for start, value in reversed(schedule) if progress >= start), schedule[0][1])

@@ -2,8 +2,9 @@
 
 import pytest
 
+from scaledreamer.cameras import RandomCameras
 from scaledreamer.guidance.timesteps import TimestepSchedule
-from scaledreamer.schedules import value_at
+from scaledreamer.schedules import step_at, value_at
 
 
 def test_by_hand():
@@ -40,3 +41,13 @@ def test_golden_timestep_bounds(goldens):
         # At a few steps the exact bound is a whole number and rounding decides between it and the one below.
         assert found[0] == pytest.approx(low, abs=1)
         assert found[1] == pytest.approx(high, abs=1)
+
+
+def test_steps_jump():
+    sizes = [[0, 64], [0.4, 256], [0.9, 512]]
+    assert [step_at(sizes, p) for p in (0, 0.3999, 0.4, 0.8, 0.9, 1)] == [64, 64, 256, 256, 512, 512]
+    assert step_at(32, 0.7) == 32
+    assert step_at([[0.5, 8], [0.5, 16]], 0.2) == 8
+    # The reference's milestone: from step 10,000 of 25,000 on.
+    assert [step_at(sizes, step / 25_000) for step in (9_999, 10_000)] == [64, 256]
+    assert [RandomCameras(image_size=((0, 64), (0.4, 256))).size_at(p) for p in (0.1, 0.5)] == [64, 256]

@@ -19,6 +19,15 @@ class FieldSamples:
     gradient: Tensor  # [P, N, 3]  of the sdf; not normalised
 
 
+@dataclass(frozen=True)
+class DensitySamples:
+    """A density field at points."""
+
+    density: Tensor  # [P, N]  share of the light that is stopped per world unit, not negative
+    color: Tensor  # [P, N, 3]  in [0, 1]
+    gradient: Tensor | None  # [P, N, 3]  of the density; None where it was not asked for
+
+
 class SdfField(Protocol):
     """Made once per step by a generator (cheap to hold), then asked by every ray."""
 
@@ -39,3 +48,29 @@ class SdfField(Protocol):
     def query(self, points: Tensor) -> FieldSamples:
         """Signed distance, colour and gradient at points [P, N, 3]."""
         ...
+
+
+class DensityField(Protocol):
+    """As :class:`SdfField`, of matter that has a density instead of a surface."""
+
+    @property
+    def radius(self) -> float:
+        """Half the side of the bounding box, world units."""
+        ...
+
+    @property
+    def prompts(self) -> int:
+        """P, the number of shapes."""
+        ...
+
+    def density(self, points: Tensor) -> Tensor:
+        """Densities [P, N] at points [P, N, 3]."""
+        ...
+
+    def query(self, points: Tensor, *, gradient: bool) -> DensitySamples:
+        """Density and colour at points [P, N, 3], and the density's gradient where it is asked for."""
+        ...
+
+
+Field = SdfField | DensityField
+"""What a generator makes; its attribute ``field`` says which."""

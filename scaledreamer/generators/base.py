@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from scaledreamer.fields.base import SdfField
+from scaledreamer.fields.base import Field
 from scaledreamer.randomness import StepRandom
 
 
@@ -16,14 +16,16 @@ class Generator(nn.Module):
     """
 
     text: Literal["global", "local"] = "global"
-    """``global``: text is the pooled embedding [P, D]; ``local``: the tokens of the prompt in its first wording
+    """``global``: text is the pooled embedding [P, D]; ``local``: the tokens of the prompt as it is
     [P, L, D]. Of a class, or of an object whose options say it."""
     field: ClassVar[Literal["sdf", "density"]] = "sdf"
     """Kind of field that forward returns; a renderer lists the kinds it renders."""
     latent_dim: int = 0
     """Width of the latent z that forward takes; 0 when it takes none."""
+    one_prompt: ClassVar[bool] = False
+    """Whether it learns the prompt of its run alone; a corpus of more is refused."""
 
-    def forward(self, text: Tensor, latent: Tensor | None = None, random: StepRandom | None = None) -> SdfField:
+    def forward(self, text: Tensor, latent: Tensor | None = None, random: StepRandom | None = None) -> Field:
         """Fields of P prompts.
 
         Args:

@@ -21,6 +21,7 @@ from scaledreamer.fields.mlp import MLP
 from scaledreamer.fields.voxel import VoxelField
 from scaledreamer.generators.base import Generator
 from scaledreamer.generators.modulated import EqualLinear, Noise, SynthesisLayer, ToFeatures, leaky_clamp, upsample
+from scaledreamer.published import PublishedNames, box
 from scaledreamer.randomness import StepRandom
 
 BASE = 4  # voxels per side of the learned constant
@@ -137,6 +138,10 @@ class Conv3DGenerator(Generator):
 
     text: Literal["global", "local"] = "global"
     field: ClassVar[Literal["sdf", "density"]] = "sdf"
+    published_names: ClassVar[PublishedNames] = {
+        "space_generator.mapping.": "mapping.",
+        "space_generator.synthesis.": "synthesis.",
+    }
 
     def __init__(
         self,
@@ -190,6 +195,10 @@ class Conv3DGenerator(Generator):
         if latent is None:
             latent = torch.zeros(text.shape[0], self.latent_dim, device=text.device)
         return self.synthesis(self.mapping(latent, text), self.noise, random)
+
+    def constants(self) -> dict[str, Tensor]:
+        """See :mod:`scaledreamer.published`."""
+        return {"bbox": box(self.radius)}
 
     def forward(self, text: Tensor, latent: Tensor | None = None, random: StepRandom | None = None) -> SdfField:
         """See :meth:`scaledreamer.generators.base.Generator.forward`."""

@@ -6,6 +6,8 @@ modules, so that its published weights map by a change of prefix.
 Axes: P prompts, D text width, F features of the grid.
 """
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from scaledreamer.constraints import PositiveFloat, PositiveInt
@@ -14,6 +16,7 @@ from scaledreamer.fields.base import SdfField
 from scaledreamer.fields.hash_field import HashField
 from scaledreamer.generators.base import Generator
 from scaledreamer.hyper_network import HyperNetwork
+from scaledreamer.published import PublishedNames, box
 from scaledreamer.randomness import StepRandom
 
 
@@ -30,6 +33,8 @@ class HyperINGPGenerator(Generator):
         normal_eps: step of the finite differences, world units.
         clamp_offsets: keep the differences' offset points inside the box, as the reference does; wrong outside it.
     """
+
+    published_names: ClassVar[PublishedNames] = {"encoding.encoding.encoding.": "encoding."}
 
     def __init__(
         self,
@@ -49,6 +54,10 @@ class HyperINGPGenerator(Generator):
         self.encoding = encoding
         sdf, color = [encoding.width, hidden, 1], [encoding.width, hidden, 3]
         self.hypernet = HyperNetwork(text_dim=text_dim, hidden=hyper_hidden, networks=[sdf, color])
+
+    def constants(self) -> dict[str, Tensor]:
+        """See :mod:`scaledreamer.published`."""
+        return {"bbox": box(self.radius)}
 
     def forward(self, text: Tensor, latent: Tensor | None = None, random: StepRandom | None = None) -> SdfField:
         """See :meth:`scaledreamer.generators.base.Generator.forward`."""

@@ -7,7 +7,7 @@ Axes: P prompts, L tokens of text, D text width, W width, C features per plane, 
 T = 3 (R / 2)^2 learned tokens: plane by plane, then row by row.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from scaledreamer.fields.mlp import MLP
 from scaledreamer.fields.triplane import TriplaneField
 from scaledreamer.generators.base import Generator
 from scaledreamer.generators.transformer import EPS, GlobalBlock, LocalBlock
+from scaledreamer.published import PublishedNames, box
 from scaledreamer.randomness import StepRandom
 
 PATCH = 2  # pixels per side that each token becomes
@@ -52,6 +53,7 @@ class TriplaneTransformerGenerator(Generator):
     """
 
     text: Literal["global", "local"] = "local"
+    published_names: ClassVar[PublishedNames] = {"space_generator.": ""}
 
     def __init__(
         self,
@@ -107,6 +109,10 @@ class TriplaneTransformerGenerator(Generator):
             x = checkpoint(block, x, words, use_reentrant=False, preserve_rng_state=False) if again else block(x, words)
         x = self.norm(x).unflatten(1, (3, self.side, self.side))  # [P, 3, R / 2, R / 2, W]
         return self.deconv(x.flatten(0, 1).movedim(-1, 1)).unflatten(0, (-1, 3))
+
+    def constants(self) -> dict[str, Tensor]:
+        """See :mod:`scaledreamer.published`."""
+        return {"bbox": box(self.radius)}
 
     def forward(self, text: Tensor, latent: Tensor | None = None, random: StepRandom | None = None) -> SdfField:
         """See :meth:`scaledreamer.generators.base.Generator.forward`."""

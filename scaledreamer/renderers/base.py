@@ -4,9 +4,11 @@ Axes: P prompts, V views per prompt (all views of a prompt are consecutive), B =
 S samples per ray. Distances are in world units along normalised ray directions.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from scaledreamer.cameras import Rays
@@ -23,8 +25,16 @@ class Rendering:
     opacity: Tensor  # [B, H, W, 1]
     depth: Tensor  # [B, H, W, 1]  sum of weight * t, not divided by opacity
     depth_variance: Tensor  # [B, H, W, 1]
-    normal: Tensor  # [B, H, W, 3]  mean normal mapped to [0, 1] and faded by opacity
+    normal: Tensor | None  # [B, H, W, 3]  mean normal mapped to [0, 1] and faded by opacity; evaluation always has it
     gradient: Tensor | None = None  # [P, N, 3]  of the sdf at every sample; None in evaluation
+    facing_away: Tensor | None = None  # [B, H, W, 1]  sum of weight * max(0, normal . direction)^2; weights constant
+
+
+def joined(parts: Sequence[Rendering]) -> Rendering:
+    """Rows [B, h, W] of images, rendered without gradients, as whole images; what is of samples is left out."""
+    names = [f.name for f in fields(Rendering) if f.name != "gradient" and getattr(parts[0], f.name) is not None]
+    whole = {name: torch.cat([getattr(part, name) for part in parts], dim=1) for name in names}
+    return Rendering(**{"normal": None, **whole})
 
 
 class Renderer(nn.Module):
@@ -32,6 +42,22 @@ class Renderer(nn.Module):
 
     fields: ClassVar[tuple[str, ...]] = ("sdf",)
     """Kinds of field it renders (``Generator.field``)."""
+    regularisers: ClassVar[dict[str, str | None] | None] = None
+    """Losses of :mod:`scaledreamer.losses` that its renders have what for, each with the option that must be true for
+    it, if there is one. None: not known."""
+    one_prompt: ClassVar[bool] = False
+    """Whether it serves the prompt of its run alone; a corpus of more is refused."""
+
+    def update(self, field, random: StepRandom) -> None:
+        """Called once per training batch, before its rays: keep what is to be known of the fields of a run.
+
+        Most renderers keep nothing. What is kept belongs into buffers, which are in checkpoints, and follows from the
+        fields and from ``random`` alone.
+
+        Args:
+            field: the P fields of this batch.
+            random: this batch's draws; ``random.step`` counts the batches before it.
+        """
 
     def forward(self, field, rays: Rays, background: Tensor, random: StepRandom | None = None) -> Rendering:
         """Render B images.

@@ -7,7 +7,6 @@ Density of a signed distance (Yariv et al., "Volume Rendering of Neural Implicit
 Axes: P prompts, V views per prompt, B = P * V images, H W pixels, N = V * H * W rays per prompt, S samples per ray.
 """
 
-from dataclasses import fields
 from typing import ClassVar, Literal
 
 import torch
@@ -17,8 +16,10 @@ from torch.nn import functional as F
 from scaledreamer.cameras import Rays
 from scaledreamer.constraints import PositiveFloat, PositiveInt
 from scaledreamer.fields.base import SdfField
+from scaledreamer.published import PublishedNames
 from scaledreamer.randomness import StepRandom
-from scaledreamer.renderers.base import Renderer, Rendering
+from scaledreamer.renderers.base import Renderer, Rendering, joined
+from scaledreamer.renderers.box import box_bounds
 from scaledreamer.renderers.compositing import alphas, weights
 from scaledreamer.renderers.importance import merge, proposal_cdf, resample, uniform_edges
 
@@ -29,19 +30,6 @@ def volsdf_density(sdf: Tensor, inv_std: Tensor | float) -> Tensor:
     """Density of signed distances of any shape: inv_std deep inside, half of it on the surface, 0 far outside."""
     inv_std = torch.as_tensor(inv_std, device=sdf.device).clamp(0, MAX_INV_STD)
     return inv_std * (0.5 + 0.5 * sdf.sign() * torch.expm1(-sdf.abs() * inv_std))
-
-
-def box_bounds(origins: Tensor, directions: Tensor, *, radius: float, nearest: float) -> tuple[Tensor, Tensor]:
-    """Distances [..., 1] from which on and up to which rays [..., 3] are in the box [-radius, radius]^3.
-
-    None is nearer than ``nearest``. A ray that misses the box gets two equal distances.
-    """
-    # A direction of 0 along an axis: the ray is between that axis's planes for ever or never.
-    inverse = 1 / torch.where(directions.abs() < 1e-9, torch.full_like(directions, 1e-9), directions)
-    one, other = (-radius - origins) * inverse, (radius - origins) * inverse
-    enter = one.minimum(other).amax(dim=-1, keepdim=True).clamp(min=nearest)
-    leave = one.maximum(other).amin(dim=-1, keepdim=True)
-    return enter, leave.maximum(enter)
 
 
 class VolSDFRenderer(Renderer):
@@ -58,6 +46,11 @@ class VolSDFRenderer(Renderer):
     """
 
     fields: ClassVar[tuple[str, ...]] = ("sdf",)
+    regularisers: ClassVar[dict[str, str | None] | None] = {"sparsity": None, "opaque": None, "eikonal": None}
+    published_names: ClassVar[PublishedNames] = {
+        "variance._inv_std": "log_inv_std",
+        "bbox": None,  # the field has the box
+    }
     log_inv_std: Tensor
 
     def __init__(
@@ -83,6 +76,10 @@ class VolSDFRenderer(Renderer):
         """Inverse deviation [] of the density, 1 / world units."""
         return torch.exp(10 * self.log_inv_std)
 
+    def constants(self) -> dict[str, Tensor]:
+        """See :mod:`scaledreamer.published`."""
+        return {"log_inv_std": self.log_inv_std}
+
     def forward(self, field: SdfField, rays: Rays, background: Tensor, random: StepRandom | None = None) -> Rendering:
         """See :meth:`scaledreamer.renderers.base.Renderer.forward`."""
         images, height, width, _ = rays.origins.shape
@@ -98,8 +95,7 @@ class VolSDFRenderer(Renderer):
             cut = slice(top * width, (top + rows) * width)
             jitter = (jitters[0][:, cut], jitters[1][:, cut]) if jitters is not None else None
             parts.append(self.render(field, some, background[:, part], jitter))
-        joined = {f.name: [getattr(p, f.name) for p in parts] for f in fields(Rendering) if f.name != "gradient"}
-        return Rendering(**{name: torch.cat(values, dim=1) for name, values in joined.items()})
+        return joined(parts)
 
     def render(
         self, field: SdfField, rays: Rays, background: Tensor, jitters: tuple[Tensor, Tensor] | None
