@@ -34,7 +34,7 @@ def main(cfg: DictConfig) -> None:
         checkpoints.require_same(checkpoint, config)
         log.info("Resuming from %s", checkpoint)
     try:
-        run = build_run(config, directory)
+        run = build_run(config, directory, resumed=checkpoint is not None)
         if checkpoint is not None:
             checkpoints.require_same_prompts(checkpoint, run.data)
         # Only now, so that a refused launch leaves the run that it would have resumed as it was.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from scaledreamer.cameras import Cameras, RandomCameras
 from scaledreamer.corpora.dataset import PromptBatch
 from scaledreamer.errors import UserError
+from scaledreamer.fields.base import Field
 from scaledreamer.generators.base import Generator
 from scaledreamer.guidance.base import Distillation, Guidance
 from scaledreamer.losses import LossWeights, regularisers
@@ -46,7 +47,7 @@ class TextTo3D(pl.LightningModule):
         lr_schedule: factor of every learning rate over the run.
         parameter_groups: options of parameters whose name begins with a key ("background", "generator.synthesis");
             the longest matching key wins, the rest take the optimizer's own options.
-        null_tokens: [L, D], the prior's negative prompt embedded.
+        null_tokens: [L, D], the prior's negative prompt embedded; None where nothing is trained.
         encode: embeds prompts during training where no embeddings are stored; None where they are.
         seed: of every random draw of the run.
     """
@@ -63,7 +64,7 @@ class TextTo3D(pl.LightningModule):
         optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer],
         parameter_groups: Mapping[str, Mapping[str, Any]],
         lr_schedule: Schedule,
-        null_tokens: Tensor,
+        null_tokens: Tensor | None,
         encode: Callable[[list[str]], TextEmbedding] | None,
         seed: int,
     ) -> None:
@@ -87,7 +88,7 @@ class TextTo3D(pl.LightningModule):
             random: this step's draws.
         """
         cameras = self.cameras.sample(text.pooled.shape[0], random)
-        rendering = self.render(text, cameras, self.cameras.image_size, random)
+        rendering = self.render(text, cameras, self.cameras.size_at(progress), random)
         distillation = self.guidance(rendering, text, cameras, progress=progress, random=random)
         terms = {"distillation": distillation.loss, **regularisers(rendering)}
         weights = {name: value_at(getattr(self.losses, name), progress) for name in terms}
@@ -99,10 +100,22 @@ class TextTo3D(pl.LightningModule):
 
         Without ``random`` everything is deterministic: fixed latents, no noise, no jitter, no colour augmentation.
         """
+        field = self.field(text, random)
+        if random is not None:
+            self.renderer.update(field, random)
+        return self.look(field, text, cameras, size, random)
+
+    def field(self, text: TextEmbedding, random: StepRandom | None = None) -> Field:
+        """The generator's fields of P prompts; :meth:`look` at them as often as needed."""
         words = text.pooled if self.generator.text == "global" else text.tokens[:, 0]
-        field = self.generator(words, self._latents(words.shape[0], random), random)
+        return self.generator(words, self._latents(words.shape[0], random), random)
+
+    def look(
+        self, field: Field, text: TextEmbedding, cameras: Cameras, size: int, random: StepRandom | None = None
+    ) -> Rendering:
+        """Images [P * V, size, size, 3] of the fields of P prompts, see :meth:`render`."""
         rays = cameras.rays(size, size)
-        views = len(cameras) // words.shape[0]
+        views = len(cameras) // text.pooled.shape[0]
         background = self.background(rays.directions, text.pooled.repeat_interleave(views, dim=0), random)
         return self.renderer(field, rays, background, random)
 
@@ -173,6 +186,8 @@ class TextTo3D(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Load the prior onto this process's device."""
+        if self._null_tokens is None:
+            raise RuntimeError("a system without null_tokens renders, and cannot be trained")
         self.guidance.setup(self.device, self._null_tokens)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

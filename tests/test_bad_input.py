@@ -199,7 +199,7 @@ def test_a_run_on_other_prompts_is_not_resumed(error, run):
 def test_a_damaged_checkpoint_is_not_resumed(error, run):
     cut(run / "checkpoints" / "last.ckpt")
     before = contents(run)
-    assert error(*SAME).startswith("run/checkpoints/last.ckpt: not a readable checkpoint of scaledreamer (")
+    assert error(*SAME).startswith("run/checkpoints/last.ckpt: not a readable checkpoint (")
     assert contents(run) == before
 
 

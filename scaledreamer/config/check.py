@@ -2,7 +2,7 @@
 
 import importlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import hydra
@@ -10,9 +10,9 @@ from annotated_types import Ge
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from scaledreamer.config.construct import problems_of_construction
+from scaledreamer.config.construct import problems_of_construction, problems_of_options
 from scaledreamer.config.origin import Origins
-from scaledreamer.config.pairs import problems_of_pairs
+from scaledreamer.config.pairs import problems_of_fields, problems_of_pairs
 from scaledreamer.config.signature import BUILT, Part, Problem, nearest, problems_of_call
 from scaledreamer.errors import UserError
 from scaledreamer.schedules import ShareSchedule
@@ -41,6 +41,7 @@ def run(
     name: str,
     seed: Annotated[int, Ge(0)],
     resume: str | None,
+    checkpoint: str | None,
     generator: Part,
     background: Part,
     optimizer: Part,
@@ -60,22 +61,40 @@ def run(
     """The names at the top of a configuration; never called, its signature is the schema."""
 
 
-def check(cfg: DictConfig) -> None:
-    """Raise one :class:`UserError` that lists the mistakes, each with its key, its file and the way out."""
+def check(cfg: DictConfig, schema: Callable[..., Any] = run) -> None:
+    """Raise one :class:`UserError` that lists the mistakes, each with its key, its file and the way out.
+
+    Args:
+        cfg: composed, with its ``hydra`` node or inside ``hydra.main``.
+        schema: what has the names at the top as arguments: :func:`run`, or the options of another command.
+    """
     tree = plain(cfg)
-    problems = [*problems_of_call(run, _shallow(tree), partial=False, supplied=frozenset())]
-    targets = list(_targets(tree))
+    problems = [*problems_of_call(schema, _shallow(tree), partial=False, supplied=frozenset())]
+    # A generator brings values for its renderer: in another one their names are no more than a consequence.
+    unfit = problems_of_fields(tree) if schema is run else []
+    problems += unfit
+    targets = [] if unfit else list(_targets(tree))
     for path, node in targets:
         if path.partition(".")[0] not in LATE:
             problems += _problems_of_target(path, node)
     problems = problems or [
         p for path, node in targets if path.partition(".")[0] in LATE for p in _problems_of_target(path, node)
     ]
-    problems = problems or problems_of_pairs(tree) or problems_of_construction(tree)
+    if schema is run:
+        problems = problems or problems_of_pairs(tree) or problems_of_construction(tree)
+    else:
+        problems = problems or problems_of_options(schema, tree)
     if problems:
         origins = Origins(cfg)
         lines = [f"{p.key}: {p.message}{_where(origins, p.key)}" for p in problems]
         raise UserError(lines[0] if len(lines) == 1 else f"{len(lines)} mistakes:\n  " + "\n  ".join(lines))
+
+
+def problems_of_parts(tree: dict[str, Any], parts: Sequence[str]) -> list[Problem]:
+    """Mistakes in some nodes of a plain configuration, where nothing else of it is going to be built."""
+    present = {part: tree[part] for part in parts if part in tree}
+    missing = [Problem(part, "is not there.") for part in parts if part not in tree]
+    return missing + [p for path, node in _targets(present) for p in _problems_of_target(path, node)]
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

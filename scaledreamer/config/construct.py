@@ -1,6 +1,7 @@
 """Mistakes that no signature shows and only a constructor notices, found without memory or files."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import hydra
@@ -20,6 +21,20 @@ def problems_of_construction(tree: dict[str, Any]) -> list[Problem]:
     """Complaints of the constructors, in a configuration whose values are right one by one."""
     found = [problem for key in PARTS if (problem := _complaint(key, tree[key])) is not None]
     return [*found, *_optimizer(tree["optimizer"], tree["parameter_groups"])]
+
+
+def problems_of_options(schema: Callable[..., Any], tree: dict[str, Any]) -> list[Problem]:
+    """What the options of a command and the parts among them, whose values are right one by one, say of each other.
+
+    The options themselves begin with the key: ``key: message``.
+    """
+    try:
+        schema(**tree)
+    except UserError as error:
+        key, _, message = str(error).partition(": ")
+        return [Problem(key, message)]
+    parts = [key for key, value in tree.items() if isinstance(value, dict) and "_target_" in value]
+    return [problem for key in parts if (problem := _complaint(key, tree[key])) is not None]
 
 
 def _complaint(key: str, node: dict[str, Any]) -> Problem | None:

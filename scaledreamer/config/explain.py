@@ -110,7 +110,9 @@ def _file_of_parent(key: str) -> str | None:
     """The option file that sets the node a wrong key was looked for in, for the options on the command line."""
     options = [a for a in sys.argv[1:] if re.fullmatch(r"[\w/@]+=\w+|hydra\.searchpath=.*", a)]
     options += [f"hydra.searchpath=['file://{os.path.abspath(folder)}']" for folder in _config_dir()]
+    command = Path(sys.argv[0]).stem  # render.py has conf/render.yaml
+    name = command if (CONF / f"{command}.yaml").exists() else "train"
     try:
-        return Origins(compose(options)).of(key)
+        return Origins(compose(options, config_name=name)).of(key)
     except Exception:  # a second mistake; the first is told without a file
         return None

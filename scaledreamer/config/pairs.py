@@ -1,5 +1,6 @@
 """Pairs of options that cannot work together, found from what their classes say of themselves."""
 
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -8,9 +9,36 @@ from scaledreamer.config.signature import Problem
 from scaledreamer.errors import UserError
 
 
+def problems_of_fields(tree: dict[str, Any]) -> list[Problem]:
+    """A generator and a renderer that do not fit, as far as both can be found."""
+    try:
+        return _field_kind(tree)
+    except Exception:  # what is wrong with their nodes is told by whoever looks at those
+        return []
+
+
 def problems_of_pairs(tree: dict[str, Any]) -> list[Problem]:
     """Mistakes that no single signature can see, in a configuration whose nodes are right one by one."""
-    return [*_field_kind(tree), *_views(tree), *_prompts(tree), *_bundled_prior(tree), *_precision(tree)]
+    looks = (
+        _initial_weights, _field_kind, _regularisers, _views, _prompts, _one_prompt, _bundled_prior, _precision,
+        _encodings,
+    )  # fmt: skip
+    return [problem for look in looks for problem in look(tree)]
+
+
+def _initial_weights(tree: dict[str, Any]) -> list[Problem]:
+    file, resume = tree.get("checkpoint"), tree.get("resume")
+    if file is None or resume == "auto":  # what goes on by itself does not look at the file again
+        return []
+    if resume is not None:
+        return [
+            Problem(
+                "checkpoint",
+                "gives initial weights, but resume= goes on with a run's own; give one of them (with resume=auto a run "
+                "starts from checkpoint= and goes on with its own).",
+            )
+        ]
+    return [] if Path(file).is_file() else [Problem("checkpoint", f"there is no file {file}.")]
 
 
 def _field_kind(tree: dict[str, Any]) -> list[Problem]:
@@ -21,10 +49,33 @@ def _field_kind(tree: dict[str, Any]) -> list[Problem]:
     return [
         Problem(
             "renderer",
-            f"{renderer.__name__} renders {' or '.join(rendered)} fields, but {generator.__name__} makes a {kind} "
-            "field; choose another renderer= or generator=.",
+            f"{renderer.__name__} renders {' or '.join(rendered)} fields, but {generator.__name__} makes {kind} "
+            "fields; choose another renderer= or generator=.",
         )
     ]
+
+
+def _regularisers(tree: dict[str, Any]) -> list[Problem]:
+    """Losses that the renderer's renders have nothing for, and that would be left out in silence."""
+    renderer = _target(tree["renderer"])
+    known: dict[str, str | None] | None = getattr(renderer, "regularisers", None)
+    if known is None or _field_kind(tree):
+        return []
+    found = []
+    for name, weight in tree["losses"].items():
+        if name.startswith("_") or name == "distillation" or not _ever(weight):
+            continue
+        option = known.get(name)
+        if name not in known:
+            found.append(Problem(f"losses.{name}", f"{renderer.__name__} renders nothing for it; set it to 0."))
+        elif option is not None and not tree["renderer"].get(option):
+            found.append(Problem(f"losses.{name}", f"needs renderer.{option}=true."))
+    return found
+
+
+def _ever(schedule: Any) -> bool:
+    """Whether a weight over the run is not always 0."""
+    return any(value for _, value in schedule) if isinstance(schedule, list) else bool(schedule)
 
 
 def _views(tree: dict[str, Any]) -> list[Problem]:
@@ -52,6 +103,24 @@ def _prompts(tree: dict[str, Any]) -> list[Problem]:
     return []
 
 
+def _one_prompt(tree: dict[str, Any]) -> list[Problem]:
+    corpus = tree["corpus"]
+    alone = of_one_prompt(tree)
+    named = any(corpus.get(key) is not None for key in ("prompt", "path"))  # a file is counted when it is read
+    if alone is None or named or corpus.get("source") is None or corpus.get("max_prompts") == 1 or _field_kind(tree):
+        return []
+    return [Problem("corpus", ONE_PROMPT.format(alone))]
+
+
+ONE_PROMPT = "{} serves one prompt per run; name it with corpus=prompt 'corpus.prompt=\"a corgi\"'."
+
+
+def of_one_prompt(tree: dict[str, Any]) -> str | None:
+    """The class of a plain configuration that serves the prompt of its run alone, if one does."""
+    parts = (_target(tree[part]) for part in ("generator", "renderer"))
+    return next((part.__name__ for part in parts if getattr(part, "one_prompt", False)), None)
+
+
 def _bundled_prior(tree: dict[str, Any]) -> list[Problem]:
     from scaledreamer.priors.locate import BUNDLED  # here, since it imports PyTorch
 
@@ -76,6 +145,20 @@ def _precision(tree: dict[str, Any]) -> list[Problem]:
     if trainer.get("accelerator") == "cpu" and str(trainer.get("precision", "")).startswith("16"):
         return [Problem("trainer.precision", "a CPU has no float16 training; use 32-true or bf16-mixed.")]
     return []
+
+
+def _encodings(tree: dict[str, Any]) -> list[Problem]:
+    """Encodings that only a GPU computes."""
+    if tree["trainer"].get("accelerator") != "cpu":
+        return []
+    encodings = {f"{part}.encoding": tree[part].get("encoding") for part in ("generator", "background")}
+    return [
+        Problem(
+            f"{key}.backend", f"{node['backend']} needs a GPU, and trainer.accelerator is cpu; choose auto or torch."
+        )
+        for key, node in encodings.items()
+        if node and node.get("backend") in getattr(_target(node), "gpu_backends", ())
+    ]
 
 
 def _target(node: dict[str, Any]) -> Any:

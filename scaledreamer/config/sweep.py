@@ -5,6 +5,7 @@ import sys
 import traceback
 from typing import Any
 
+import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,7 +22,14 @@ LIMIT = 64
 
 
 class CheckSweep(Callback):
-    """Hydra calls this before it starts the jobs of ``--multirun``."""
+    """Hydra calls this before it starts the jobs of ``--multirun``.
+
+    Args:
+        schema: of the command, see :func:`scaledreamer.config.check.check`.
+    """
+
+    def __init__(self, *, schema: str = "scaledreamer.config.run") -> None:
+        self.schema = schema
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Compose and check each job; leave with exit code 1 at the first mistake, before any job has started."""
@@ -35,7 +43,7 @@ class CheckSweep(Callback):
                     run_mode=RunMode.RUN,
                 )
                 HydraConfig.instance().set_config(job)  # `${hydra:...}` in the options is looked up there
-                check(job)
+                check(job, hydra.utils.get_object(self.schema))
         except Exception as error:
             # Hydra turns an exception of a callback into a warning; leaving is the only way to stop the sweep.
             if not report(error):

@@ -1,8 +1,9 @@
 """Checkpoints: written whole or not at all, safe to load, tied to the configuration that made them."""
 
 import os
-import pickle
+import re
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,26 +90,48 @@ def newest(directory: Path) -> Path | None:
     return max(files, key=lambda f: f.stat().st_mtime_ns, default=None)
 
 
+def load(path: Path) -> Any:
+    """What a file of PyTorch's holds, on the CPU; memory-mapped where its format allows, and nothing of it is executed.
+
+    Raises:
+        UserError: not such a file, damaged, or it holds objects that only code of its own can make.
+    """
+    try:
+        with path.open("rb") as file:
+            zipped = file.read(4) == b"PK\x03\x04"  # since PyTorch 1.6; older ones cannot be mapped
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}.") from error
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except Exception as error:  # on bytes of another kind the reader fails in any way
+        if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise UserError(
+                f"{path} holds more than weights ({refused[1]}), which is not loaded since it could run code. If you "
+                "trust the file, keep its weights alone: python -c \"import torch; torch.save({'state_dict': "
+                f"torch.load('{path}', weights_only=False)['state_dict']}}, 'weights.pth')\""
+            ) from error
+        reason = next(iter(str(error).splitlines()), "")
+        raise UserError(f"{path}: not a readable checkpoint ({type(error).__name__}: {reason}).") from error
+
+
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint's content on the CPU, memory-mapped; executes nothing from the file.
+    """A checkpoint of a run, see :func:`load`.
 
     Raises:
         UserError: not a checkpoint of this project, or damaged.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        checkpoint["scaledreamer"]["config"]
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, OSError) as error:
+    checkpoint = load(path)
+    if not (isinstance(checkpoint, dict) and "config" in checkpoint.get("scaledreamer", ())):
         raise UserError(
-            f"{path}: not a readable checkpoint of scaledreamer ({type(error).__name__}: {error})."
-        ) from error
+            f"{path}: not a checkpoint of a run of scaledreamer; weights of others start a run as checkpoint=FILE."
+        )
     return checkpoint
 
 
 def require_same(path: Path, config: dict[str, Any]) -> None:
     """Raise :class:`UserError` unless the checkpoint's state means the same under ``config``; names each difference."""
     saved = read(path)["scaledreamer"]["config"]
-    differences = [d for part in MUST_AGREE for d in _differences(part, saved.get(part), config.get(part))]
+    differences = differences_of(saved, config, MUST_AGREE)
     if differences:
         lines = "\n  ".join(f"{key}: {old!r} in the checkpoint, {new!r} in this run" for key, old, new in differences)
         raise UserError(f"{path} was made with another configuration:\n  {lines}\nresume it with the same options.")
@@ -119,6 +142,11 @@ def require_same_prompts(path: Path, data: pl.LightningDataModule) -> None:
     state = read(path).get(type(data).__qualname__)  # where Lightning keeps it
     if state is not None:
         data.load_state_dict(state)
+
+
+def differences_of(old: Mapping[str, Any], new: Mapping[str, Any], parts: Iterable[str]) -> list[tuple[str, Any, Any]]:
+    """(key, old value, new value) of what differs between parts of two configurations."""
+    return [difference for part in parts for difference in _differences(part, old.get(part), new.get(part))]
 
 
 def _differences(key: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
