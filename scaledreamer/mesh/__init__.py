@@ -1,0 +1,1 @@
+"""Meshes: from fields, to files, compared with a truth."""
