@@ -1,8 +1,10 @@
-"""What ``train.py`` answers, without the seconds that a process of its own takes to import PyTorch and Lightning."""
+"""What ``train.py`` and its like answer, without the seconds that a process takes to import PyTorch and Lightning."""
 
 import contextlib
+import functools
 import importlib.util
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import hydra
@@ -15,13 +17,16 @@ from scaledreamer.config import CONF
 QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none")
 """Hydra would set up logging for the whole process; ``disabled`` would do so too, and silence every logger there is."""
 
-_specification = importlib.util.spec_from_file_location("train", ROOT / "train.py")
-assert _specification is not None
-assert _specification.loader is not None
-_train = importlib.util.module_from_spec(_specification)
-_specification.loader.exec_module(_train)
-# Hydra looks for the option files of an imported script in a package; those of a script that is run lie beside it.
-_main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(_train.main.__wrapped__)
+
+@functools.cache
+def _main(script: str) -> Callable[[], None]:
+    specification = importlib.util.spec_from_file_location(script, ROOT / f"{script}.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    # Hydra looks for the option files of an imported script in a package; those of a script that is run lie beside it.
+    return hydra.main(version_base="1.3", config_path=str(CONF), config_name=script)(module.main.__wrapped__)
 
 
 @dataclass(frozen=True)
@@ -41,17 +46,17 @@ class Answer:
         return self.errors.partition("error: ")[2].rstrip("\n")
 
 
-def answer(*arguments: str, capsys, monkeypatch) -> Answer:
-    """``python train.py ARGUMENTS`` in this process and its working folder."""
+def answer(*arguments: str, capsys, monkeypatch, script: str = "train") -> Answer:
+    """``python SCRIPT.py ARGUMENTS`` in this process and its working folder."""
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # here, so that it is taken back afterwards
-    monkeypatch.setattr(sys, "argv", ["train.py", *arguments, *QUIET])
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments, *QUIET])
     capsys.readouterr()
     code = 0
     with contextlib.ExitStack() as stack:
         stack.callback(GlobalHydra.instance().clear)
         try:
             with clear_errors():
-                _main()
+                _main(script)()
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
     return Answer(code=code, errors=capsys.readouterr().err)

@@ -3,6 +3,7 @@
 import logging
 import netrc
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -94,6 +95,23 @@ def log_image(logger: "Logger", name: str, picture: "Tensor", *, step: int, capt
         logger.log_image(name, [pixels], step=step, caption=[caption])
     elif isinstance(logger, TensorBoardLogger):
         logger.experiment.add_image(name, picture, step, dataformats="HWC")
+
+
+def add_to_wandb_summary(figures: Mapping[str, float], *, directory: Path, config: dict[str, Any]) -> None:
+    """Add figures to the summary of a run's own W&B run, with the options that it trained with or the usual ones.
+
+    Args:
+        figures: by their names.
+        directory: of the run, absolute: its W&B id follows from it.
+        config: of the run.
+    """
+    from scaledreamer.training.build import build
+
+    node = (config.get("logger") or {}).get("wandb") or {"_target_": f"{__name__}.wandb"}
+    try:
+        build(node, directory=directory, config=config).experiment.summary.update(dict(figures))
+    finally:
+        finish()
 
 
 def finish() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scaledreamer.constraints import PositiveInt
 from scaledreamer.corpora.corpus import Prompts
+from scaledreamer.pictures.png import save_png
 from scaledreamer.system import TextTo3D
 from scaledreamer.training.callback import PromptCallback
 from scaledreamer.training.loggers import log_image
@@ -62,14 +63,3 @@ class Previews(PromptCallback):
             opacity += float(rendering.opacity.mean()) / len(self.shown)
         system.train(training)
         return torch.cat(rows), opacity
-
-
-def save_png(picture: Tensor, path: Path) -> None:
-    """Write a picture [H, W, 3] in [0, 1] as PNG."""
-    from PIL import Image
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = (picture * 255).round().to(torch.uint8).numpy()
-    temporary = path.with_suffix(".tmp")
-    Image.fromarray(pixels).save(temporary, format="PNG")
-    temporary.replace(path)

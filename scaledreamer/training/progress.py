@@ -3,6 +3,7 @@
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -23,11 +24,8 @@ class ProgressBar(LightningProgressBar):
     def __init__(self, *, line_every: PositiveFloat = 30.0) -> None:
         super().__init__()
         self.line_every = line_every
-        self._console = Console(file=sys.stderr)
-        self._bar: Progress | None = None
+        self._bar: Bar | None = None
         self._enabled = True
-        self._meter = Meter()
-        self._last_line = 0.0
 
     def disable(self) -> None:
         """Called by Lightning on processes other than the first."""
@@ -39,43 +37,77 @@ class ProgressBar(LightningProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the bar; the meter starts here, so loading is not counted."""
-        self._meter.tick(trainer.global_step, time.monotonic())
+        if self._enabled:
+            self._bar = Bar("step", trainer.max_steps, done=trainer.global_step, line_every=self.line_every)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Refresh; figures are those last logged, so that no step waits for the device."""
+        if self._bar is not None:
+            self._bar.update(trainer.global_step, lambda: _figures(trainer))
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Leave the terminal as it was, also after an error."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _figures(trainer: pl.Trainer) -> list[str]:
+    found = trainer.logged_metrics
+    return [f"{n} {float(found[f'train/{n}']):.4g}" for n in ("loss", "opacity") if f"train/{n}" in found]
+
+
+class Bar:
+    """How far a loop is: a bar on a terminal, else a line now and then; shown from when it is made until ``stop``.
+
+    Args:
+        unit: what is counted: "step".
+        total: how many there are.
+        done: how many of them are done already.
+        line_every: seconds between lines where stderr is not a terminal.
+    """
+
+    def __init__(self, unit: str, total: int, *, done: int = 0, line_every: float = 30.0) -> None:
+        self.unit, self.total, self.done, self.line_every = unit, total, done, line_every
+        self._console = Console(file=sys.stderr)
+        self._meter = Meter()
+        self._meter.tick(done, time.monotonic())
         self._last_line = time.monotonic()
-        if self._enabled and self._console.is_terminal:
+        self._bar: Progress | None = None
+        if self._console.is_terminal:
             self._bar = Progress(
                 SpinnerColumn(),
-                TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+                TextColumn(f"{unit} {{task.completed:.0f}}/{{task.total:.0f}}"),
                 BarColumn(),
                 TextColumn("{task.description}"),
                 console=self._console,
             )
-            self._task = self._bar.add_task("starting", total=trainer.max_steps, completed=trainer.global_step)
+            self._task = self._bar.add_task("starting", total=total, completed=done)
             self._bar.start()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Refresh; figures are those last logged, so that no step waits for the device."""
-        self._meter.tick(trainer.global_step, time.monotonic())
-        if not self._enabled:
-            return
+    def update(self, done: int, figures: Callable[[], list[str]] = list) -> None:
+        """``done`` are done; ``figures`` are asked for when they are shown."""
+        self.done, now = done, time.monotonic()
+        self._meter.tick(done, now)
         if self._bar is not None:
-            self._bar.update(self._task, completed=trainer.global_step, description=self._describe(trainer))
-        elif time.monotonic() - self._last_line >= self.line_every or trainer.global_step == trainer.max_steps:
-            self._last_line = time.monotonic()
-            self._console.print(
-                f"step {trainer.global_step}/{trainer.max_steps}  {self._describe(trainer)}", highlight=False
-            )
+            self._bar.update(self._task, completed=done, description=self._describe(done, figures))
+        elif now - self._last_line >= self.line_every or done == self.total:
+            self._last_line = now
+            self._console.print(f"{self.unit} {done}/{self.total}  {self._describe(done, figures)}", highlight=False)
 
-    def _describe(self, trainer: pl.Trainer) -> str:
-        figures = trainer.logged_metrics
-        parts = [f"{n} {float(figures[f'train/{n}']):.4g}" for n in ("loss", "opacity") if f"train/{n}" in figures]
-        rate = self._meter.rate
+    def _describe(self, done: int, figures: Callable[[], list[str]]) -> str:
+        parts, rate = figures(), self._meter.rate
         if rate:
-            left = (trainer.max_steps - trainer.global_step) / rate
-            parts += [f"{rate:.2f} steps/s" if rate >= 1 else f"{1 / rate:.1f} s/step", f"{duration(left)} left"]
+            left = duration((self.total - done) / rate)
+            parts += [f"{rate:.2f} {self.unit}s/s" if rate >= 1 else f"{1 / rate:.1f} s/{self.unit}", f"{left} left"]
         return "  ".join(parts)
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Leave the terminal as it was, also after an error."""
+    def advance(self, more: int) -> None:
+        """``more`` are done than before."""
+        self.update(self.done + more)
+
+    def stop(self) -> None:
+        """Leave the terminal as it was."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
