@@ -126,3 +126,17 @@ def test_the_orbit_starts_at_the_front_and_goes_round():
     orbit = RandomCameras().orbit(4)
     assert orbit.azimuth.tolist() == [0, 90, 180, 270]
     torch.testing.assert_close(orbit.c2w[:, :3, 3].norm(dim=-1), torch.full((4,), 1.5))
+
+
+def test_an_orbit_may_go_round_in_part_or_more_than_once():
+    assert RandomCameras().orbit(4, turn=0.0).azimuth.tolist() == [0, 0, 0, 0]
+    assert RandomCameras().orbit(3, turn=720.0).azimuth.tolist() == [0, 240, 480]
+
+
+def test_cameras_are_selected_and_repeated_prompt_by_prompt():
+    orbit = RandomCameras().orbit(4)
+    assert orbit.select(slice(1, 3)).azimuth.tolist() == orbit.select([1, 2]).azimuth.tolist() == [90, 180]
+    twice = orbit.select([0, 2]).repeat(2)
+    assert twice.azimuth.tolist() == [0, 180, 0, 180]
+    torch.testing.assert_close(twice.c2w[2:], twice.c2w[:2])
+    assert twice.c2w.shape == (4, 4, 4)

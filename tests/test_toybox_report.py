@@ -62,7 +62,9 @@ def test_mistakes_are_told_before_the_training(tmp_path, monkeypatch, options, m
 
 def test_a_run_without_unseen_prompts_is_reported_too(tmp_path, monkeypatch):
     monkeypatch.setenv("SCALEDREAMER_DATA", str(tmp_path / "data"))
-    trained_with([*OPTIONS, "guidance=truth_toy", "corpus.prompt=a red duck on a drum"], tmp_path / "run")
+    others = "+callbacks.toybox.distractors=5"
+    trained_with([*OPTIONS, "guidance=truth_toy", "corpus.prompt=a red duck on a drum", others], tmp_path / "run")
     scores = json.loads((tmp_path / "run" / "toybox" / "scores.json").read_text())
     assert "unseen" not in scores
     assert scores["protocol"]["prompts"] == {"seen": 1, "unseen": 0}
+    assert scores["protocol"]["gallery"] == 6

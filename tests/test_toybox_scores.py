@@ -6,16 +6,8 @@ import pytest
 import torch
 
 from scaledreamer.cameras import RandomCameras
-from scaledreamer.toybox.report import spread
-from scaledreamer.toybox.scores import (
-    Views,
-    color_error,
-    interval,
-    iou,
-    recalls,
-    sphere_opacity,
-    upright,
-)
+from scaledreamer.corpora.corpus import spread
+from scaledreamer.toybox.scores import Views, color_error, iou, sphere_opacity, upright
 
 
 def views(rgb: torch.Tensor, opacity: torch.Tensor | None = None) -> Views:
@@ -52,22 +44,6 @@ def test_a_sphere_covers_its_disc():
     # A ball of radius r at distance d shows a disc of radius r / sqrt(d^2 - r^2) where the picture reaches tan(20).
     disc = math.pi * 0.36 / (9 - 0.36) / (2 * math.tan(math.radians(20))) ** 2
     torch.testing.assert_close(covered, torch.full((4,), disc), rtol=0.01, atol=0)
-
-
-def test_recall_over_all_views_and_of_each():
-    gallery = torch.eye(3)
-    seen = torch.tensor([[[1.0, 0, 0], [0, 1, 0], [1, 0, 0]], [[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]])
-    whole, each = recalls(seen, gallery, torch.tensor([0, 2]))
-    assert whole.tolist()[0] == 1.0
-    assert each.tolist() == [pytest.approx(2 / 3), pytest.approx(1 / 3)]
-
-
-def test_interval_of_a_coin():
-    mean, low, high = interval(torch.tensor([0.0, 1.0] * 50))
-    assert mean == 0.5
-    # Normal approximation: 1.96 * sqrt(0.25 / 100) = 0.098.
-    assert (low, high) == (pytest.approx(0.402, abs=0.02), pytest.approx(0.598, abs=0.02))
-    assert interval(torch.ones(5)) == (1.0, 1.0, 1.0)
 
 
 def test_spread_is_even_and_complete():

@@ -1,9 +1,10 @@
 """A corpus by name: the prompts that a run trains on, previews and is scored on."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from scaledreamer.constraints import PositiveInt
 from scaledreamer.corpora.download import sha256_of
@@ -12,6 +13,8 @@ from scaledreamer.corpora.sources import Source
 from scaledreamer.errors import UserError
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,12 @@ class Prompts:
     test: tuple[str, ...]
     duplicates: dict[str, int]
     """How many repetitions were dropped from each split."""
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """``count`` of the items, evenly; all where there are no more."""
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 class Corpus:

@@ -14,30 +14,22 @@ import torch
 from torch import Tensor
 
 from scaledreamer.cameras import Cameras
+from scaledreamer.clip.measures import Texts, measure
 from scaledreamer.constraints import NonNegativeInt, PositiveInt, Probability
-from scaledreamer.corpora.corpus import Prompts
+from scaledreamer.corpora.corpus import Prompts, spread
 from scaledreamer.errors import UserError
+from scaledreamer.pictures import sheets
+from scaledreamer.pictures.png import save_png
+from scaledreamer.pictures.video import save_video
 from scaledreamer.renderers.base import Rendering
 from scaledreamer.system import TextTo3D
-from scaledreamer.toybox import sheets
 from scaledreamer.toybox.judge import Judge
 from scaledreamer.toybox.scene import Scene
-from scaledreamer.toybox.scores import (
-    GREY,
-    Scores,
-    Views,
-    color_error,
-    iou,
-    recalls,
-    share,
-    sphere_opacity,
-    upright,
-)
+from scaledreamer.toybox.scores import GREY, Scores, Views, against_truth, share
 from scaledreamer.toybox.truth_renderer import render
-from scaledreamer.toybox.vocabulary import parse
+from scaledreamer.toybox.vocabulary import every_toy, parse
 from scaledreamer.training.callback import PromptCallback
 from scaledreamer.training.loggers import log_image
-from scaledreamer.training.previews import save_png
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +43,7 @@ class ToyboxReport(PromptCallback):
         prompts: at most so many of train and of test, spread evenly, are scored.
         sheet: prompts on the contact sheet, a third of them of test.
         frames: of the video; 0 makes none.
+        distractors: other toys, spread over all of them, that the judge may name as well.
         ceiling: mean IoU that the same generator comes to with guidance=truth_toy; with it, scores say how much of the
             way from the initial sphere a run has made.
         directory: of the run.
@@ -67,13 +60,14 @@ class ToyboxReport(PromptCallback):
         prompts: PositiveInt = 64,
         sheet: PositiveInt = 12,
         frames: NonNegativeInt = 24,
+        distractors: NonNegativeInt = 0,
         ceiling: Probability | None = None,
         directory: Path,
     ) -> None:
         if views % 4:
             raise UserError(f"callbacks.toybox.views={views} must be a multiple of 4: toys are turned by quarters.")
         self.views, self.size, self.prompts, self.sheet, self.frames = views, size, prompts, sheet, frames
-        self.ceiling = ceiling
+        self.distractors, self.ceiling = distractors, ceiling
         self.folder = directory / "toybox"
         self.seen = 0  # prompts of train; those behind them are of test
         self._gallery: list[str] = []
@@ -87,10 +81,10 @@ class ToyboxReport(PromptCallback):
         train = spread(prompts.train, self.prompts)
         unseen = set(prompts.train)
         test = spread([p for p in prompts.test if p not in unseen], self.prompts)
-        self._gallery = list(dict.fromkeys([*train, *test]))
+        own = {parse(prompt) for prompt in (*train, *test)}
+        others = [toy.prompt for toy in spread(every_toy(), self.distractors) if toy not in own]
+        self._gallery = list(dict.fromkeys([*train, *test, *others]))
         self.seen = len(train)
-        for prompt in self._gallery:
-            parse(prompt)
         return [*train, *test]
 
     def on_step(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
@@ -143,24 +137,22 @@ class ToyboxReport(PromptCallback):
         self, ours: Views, truth: Views, cameras: Cameras, sphere_radius: float, device: torch.device
     ) -> Scores:
         judge = Judge(device=device)
-        seen = torch.stack([judge.see(views).cpu() for views in ours.rgb])  # [P, V, E]
-        gallery = judge.read(self._gallery).cpu()
-        own = torch.tensor([self._gallery.index(prompt) for prompt in self.shown])
-        recall, view_recall = recalls(seen, gallery, own)
-        behind = seen[:, self.views // 2]
-        front, back = (judge.read([f"{p}, {side} view" for p in self.shown]).cpu() for side in ("front", "back"))
-        sphere = sphere_opacity(cameras, self.size, radius=sphere_radius).cpu()
-        found = iou(ours.opacity, truth.opacity).mean(dim=1)
-        sphere_iou = iou(sphere.expand_as(truth.opacity), truth.opacity).mean(dim=1)
+        seen = torch.stack([judge.see(views) for views in ours.rgb])  # [P, V, E]
+        front, back = (judge.read([f"{p}, {side} view" for p in self.shown]) for side in ("front", "back"))
+        texts = Texts(
+            prompt=judge.read(self.shown),
+            front=front,
+            back=back,
+            place=torch.tensor([self._gallery.index(prompt) for prompt in self.shown]).to(device),
+        )
+        judged = measure(seen, texts, judge.read(self._gallery), behind=[self.views // 2])
+        found = against_truth(ours, truth, cameras, sphere_radius=sphere_radius)
         return Scores(
-            recall=recall,
-            view_recall=view_recall,
-            iou=found,
-            sphere_iou=sphere_iou,
-            share=None if self.ceiling is None else share(found, sphere_iou, ceiling=self.ceiling),
-            color_error=color_error(ours, truth),
-            upright=upright(ours, truth),
-            janus=((behind * front).sum(dim=-1) > (behind * back).sum(dim=-1)).float(),
+            recall=judged["object_recall_1"],
+            view_recall=judged["view_recall_1"],
+            share=None if self.ceiling is None else share(found["iou"], found["sphere_iou"], ceiling=self.ceiling),
+            janus=judged["janus"],
+            **found,
         )
 
     def _summary(self, scores: Scores) -> dict[str, Any]:
@@ -195,18 +187,17 @@ class ToyboxReport(PromptCallback):
         quarters = range(0, self.views, self.views // 4)
         truth = true_views([self.shown[i] for i in places], cameras.select(quarters), self.size, supersample=2)
         blocks = [
-            sheets.block([ours.rgb[i, quarters], true], caption=f"{self.shown[i]}{' *' if i >= self.seen else ''}")
+            (f"{self.shown[i]}{' *' if i >= self.seen else ''}", [ours.rgb[i, quarters], true])
             for i, true in zip(places, truth.rgb, strict=True)
         ]
-        return sheets.tiled(blocks, columns=3)
+        return sheets.sheet(blocks, columns=3)
 
     def _video(self, system: TextTo3D) -> None:
         cameras = system.cameras.orbit(self.frames, device=system.device)
         shown = self._pictures(system, spread(range(len(self.shown)), 8), cameras)
         frames = shown.rgb.transpose(0, 1)  # [frames, 8, H, W, 3]
-        sheets.save_video(
-            torch.stack([sheets.tiled(list(frame), columns=4) for frame in frames]), self.folder / "turntable.mp4"
-        )
+        tiled = torch.stack([sheets.tiled(list(frame), columns=4) for frame in frames])
+        save_video(tiled, self.folder / "turntable.mp4")
 
 
 def true_views(prompts: Sequence[str], cameras: Cameras, size: int, *, supersample: int = 1) -> Views:
@@ -224,12 +215,6 @@ def true_views(prompts: Sequence[str], cameras: Cameras, size: int, *, supersamp
         rgb=torch.stack([image.rgb.cpu() for image in found]),
         opacity=torch.stack([image.opacity[..., 0].cpu() for image in found]),
     )
-
-
-def spread(items: Sequence[Any], count: int) -> list[Any]:
-    """``count`` of the items, evenly; all where there are no more."""
-    count = min(count, len(items))
-    return [items[i * len(items) // count] for i in range(count)]
 
 
 def in_words(summary: dict[str, Any]) -> str:

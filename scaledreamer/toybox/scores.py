@@ -2,7 +2,7 @@
 
 Pictures are compared on a grey background, from V views on a circle, the first at the front, in equal steps.
 
-Axes: P prompts, V views, H W pixels, E features.
+Axes: P prompts, V views, H W pixels.
 """
 
 from dataclasses import dataclass, fields
@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scaledreamer.bootstrap import interval
 from scaledreamer.cameras import Cameras
 
 GREY = 0.5
-CONFIDENCE = 0.95
-_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -92,24 +91,18 @@ def sphere_opacity(cameras: Cameras, size: int, *, radius: float) -> Tensor:
     return (closest < radius).float()
 
 
-def recalls(seen: Tensor, gallery: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    """(recall, view_recall), see :class:`Scores`.
+def against_truth(ours: Views, truth: Views, cameras: Cameras, *, sphere_radius: float) -> dict[str, Tensor]:
+    """``iou``, ``sphere_iou``, ``color_error`` and ``upright`` of :class:`Scores`.
 
     Args:
-        seen: unit features of the pictures [P, V, E].
-        gallery: unit features of the texts [T, E].
-        own: place [P] of each prompt in the gallery.
+        ours, truth: pictures of the same P toys by the same cameras.
+        cameras: those V cameras.
+        sphere_radius: of the ball that a generator begins with, world units.
     """
-    whole = (seen.mean(dim=1) @ gallery.t()).argmax(dim=-1) == own
-    each = (seen @ gallery.t()).argmax(dim=-1) == own[:, None]
-    return whole.float(), each.float().mean(dim=1)
-
-
-def interval(values: Tensor, *, seed: int = 0) -> tuple[float, float, float]:
-    """(mean, low, high) of values [P]: a percentile bootstrap interval of the mean."""
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(len(values), (_RESAMPLES, len(values)), generator=generator)
-    means = values.double()[drawn].mean(dim=1)
-    edge = (1 - CONFIDENCE) / 2
-    low, high = torch.quantile(means, torch.tensor([edge, 1 - edge], dtype=means.dtype))
-    return float(values.double().mean()), float(low), float(high)
+    sphere = sphere_opacity(cameras, truth.opacity.shape[-1], radius=sphere_radius).to(truth.opacity.device)
+    return {
+        "iou": iou(ours.opacity, truth.opacity).mean(dim=1),
+        "sphere_iou": iou(sphere.expand_as(truth.opacity), truth.opacity).mean(dim=1),
+        "color_error": color_error(ours, truth),
+        "upright": upright(ours, truth),
+    }

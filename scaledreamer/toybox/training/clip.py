@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scaledreamer.toybox.judge import image_features, text_features
+from scaledreamer.clip.model import image_features, text_features
 from scaledreamer.toybox.training.loop import Plan, fit
 from scaledreamer.toybox.training.pictures import SIZE, Pictures
 from scaledreamer.toybox.training.words import (
