@@ -80,3 +80,10 @@ def token_table(tokenizer: Any, toys: Sequence[Toy]) -> Tensor:
 
     texts = [text for row in captions(toys) for text in row]
     return torch.tensor(token_ids(tokenizer, texts, LENGTH)).view(len(toys), len(VIEW_WORDS), LENGTH)
+
+
+def no_words(tokenizer: Any) -> Tensor:
+    """Token ids [L] of the empty caption."""
+    from scaledreamer.priors.clip_text import token_ids
+
+    return torch.tensor(token_ids(tokenizer, [""], LENGTH))[0]
