@@ -30,7 +30,6 @@ def _gathered(voxels: Tensor, points: Tensor) -> Tensor:
     framed = F.pad(voxels, (1,) * 6)  # zeros all around, so that no corner needs to be looked at
     table = framed.flatten(2).transpose(1, 2).reshape(-1, width)  # [P * (R + 2)^3, F]
     rows, shares = _corners(points, side)
-    rows += torch.arange(grids, dtype=rows.dtype).view(-1, 1, 1) * (side + 2) ** 3
     rows, shares = rows.view(-1, 8), shares.view(-1, 8)
     if shares.requires_grad:
         features = F.embedding_bag(rows, table, mode="sum", per_sample_weights=shares)
@@ -40,18 +39,20 @@ def _gathered(voxels: Tensor, points: Tensor) -> Tensor:
 
 
 def _corners(points: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """The 8 voxels around each point: (their places in the flattened, framed grid, their shares), [P, N, 8] each."""
+    """The 8 voxels around each point: (their places in the flattened, framed grids, their shares), [P, N, 8] each."""
     place = ((points + 1) * (side / 2) - 0.5).clamp(-1, side)  # [P, N, 3] in voxels; -1 and side are the frame
     # NaN, of a run that diverged, becomes some very low number: its share stays NaN, its place must be one.
     low = place.detach().floor().clamp(max=side - 1).int().clamp_(min=-1)
     share = place - low
-    (x, y, z), (u, v, w) = low.unbind(dim=-1), torch.stack([1 - share, share], dim=-1).unbind(dim=-2)
-    edge = side + 2
+    (x, y, z), edge = low.unbind(dim=-1), side + 2
     first = ((z + 1) * edge + y + 1) * edge + x + 1  # [P, N]
+    first += torch.arange(len(first), dtype=first.dtype)[:, None] * edge**3
     steps = torch.tensor([dx + edge * (dy + edge * dz) for dz in (0, 1) for dy in (0, 1) for dx in (0, 1)])
-    layers = w[..., :, None] * v[..., None, :]  # [P, N, 2, 2]
-    shares = layers.flatten(2)[..., None] * u[..., None, :]  # [P, N, 4, 2]
-    return first[..., None] + steps.to(first.dtype), shares.flatten(2)
+    # Corner by corner: products whose last axis is two long take several times as long.
+    u, v, w = ((1 - s, s) for s in share.unbind(dim=-1))
+    layers = [a * b for a in w for b in v]
+    shares = torch.stack([a * b for a in layers for b in u], dim=-1)
+    return first[..., None] + steps.to(first.dtype), shares
 
 
 class _WeightedRows(torch.autograd.Function):
