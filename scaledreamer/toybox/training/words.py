@@ -45,13 +45,18 @@ def write_tokenizer(folder: Path, texts: Sequence[str]) -> None:
     tokenizer.normalizer = normalizers.Lowercase()  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
     alphabet = [chr(c) for c in range(0x21, 0x7F)]
+    endings = [f"{c}</w>" for c in alphabet]
     trainer = trainers.BpeTrainer(
-        vocab_size=_MERGES, end_of_word_suffix="</w>", initial_alphabet=alphabet, show_progress=False
+        vocab_size=_MERGES,
+        end_of_word_suffix="</w>",
+        initial_alphabet=alphabet,
+        special_tokens=endings,  # gets them numbers before training, which breaks ties by numbers; else those are random
+        show_progress=False,
     )
     words = sorted({word for text in texts for word in text.replace(",", " , ").split()})
     tokenizer.train_from_iterator([" ".join([word] * 2) for word in words], trainer)
     model = json.loads(tokenizer.to_str())["model"]
-    symbols = dict.fromkeys([*alphabet, *(f"{c}</w>" for c in alphabet), *model["vocab"], START, END])
+    symbols = dict.fromkeys([*alphabet, *endings, *model["vocab"], START, END])
     merges = [" ".join(merge) if isinstance(merge, list) else merge for merge in model["merges"]]
     folder.mkdir(parents=True, exist_ok=True)
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
