@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from scaledreamer.cameras import Cameras, RandomCameras, look_at_origin
-from scaledreamer.errors import UserError
+from scaledreamer.cameras import RandomCameras, look_at_origin
 from scaledreamer.randomness import StepRandom
 
 DEGREES = 180 / math.pi
@@ -141,24 +140,3 @@ def test_cameras_are_selected_and_repeated_prompt_by_prompt():
     assert twice.azimuth.tolist() == [0, 180, 0, 180]
     torch.testing.assert_close(twice.c2w[2:], twice.c2w[:2])
     assert twice.c2w.shape == (4, 4, 4)
-
-
-def test_cameras_begin_at_the_front_and_widen():
-    """A share of .25 of the circle is 45 degrees to both sides; strata and all else stay."""
-    cameras = RandomCameras(azimuth_share=((0, 0.25), (0.5, 1)), views_per_prompt=4)
-
-    def drawn(progress: float) -> Cameras:
-        return cameras.sample(64, StepRandom(seed=0, step=0), progress=progress)
-
-    start, half, whole = drawn(0.0), drawn(0.25), drawn(0.5)
-    assert float(start.azimuth.abs().max()) <= 45
-    assert 100 < float(half.azimuth.abs().max()) <= 0.625 * 180
-    torch.testing.assert_close(start.azimuth, whole.azimuth / 4, atol=1e-4, rtol=0)
-    assert torch.equal(start.elevation, whole.elevation)
-    plain = RandomCameras(views_per_prompt=4).sample(64, StepRandom(seed=0, step=0))
-    assert torch.equal(whole.azimuth, plain.azimuth)
-
-
-def test_a_ring_goes_all_around():
-    with pytest.raises(UserError, match="azimuth_share"):
-        RandomCameras(layout="ring", views_per_prompt=4, azimuth_share=0.5)
