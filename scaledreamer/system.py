@@ -87,7 +87,7 @@ class TextTo3D(pl.LightningModule):
             progress: fraction of the run that is done, in [0, 1]; schedules follow it.
             random: this step's draws.
         """
-        cameras = self.cameras.sample(text.pooled.shape[0], random, progress=progress)
+        cameras = self.cameras.sample(text.pooled.shape[0], random)
         rendering = self.render(text, cameras, self.cameras.size_at(progress), random)
         distillation = self.guidance(rendering, text, cameras, progress=progress, random=random)
         terms = {"distillation": distillation.loss, **regularisers(rendering)}
@@ -105,10 +105,13 @@ class TextTo3D(pl.LightningModule):
             self.renderer.update(field, random)
         return self.look(field, text, cameras, size, random)
 
-    def field(self, text: TextEmbedding, random: StepRandom | None = None) -> Field:
-        """The generator's fields of P prompts; :meth:`look` at them as often as needed."""
+    def field(self, text: TextEmbedding, random: StepRandom | None = None, *, latent_seed: int = LATENT_SEED) -> Field:
+        """The generator's fields of P prompts; :meth:`look` at them as often as needed.
+
+        Without ``random`` the latents follow from ``latent_seed`` alone; generators that take none do not mind it.
+        """
         words = text.pooled if self.generator.text == "global" else text.tokens[:, 0]
-        return self.generator(words, self._latents(words.shape[0], random), random)
+        return self.generator(words, self._latents(words.shape[0], random, latent_seed), random)
 
     def look(
         self, field: Field, text: TextEmbedding, cameras: Cameras, size: int, random: StepRandom | None = None
@@ -119,13 +122,13 @@ class TextTo3D(pl.LightningModule):
         background = self.background(rays.directions, text.pooled.repeat_interleave(views, dim=0), random)
         return self.renderer(field, rays, background, random)
 
-    def _latents(self, prompts: int, random: StepRandom | None) -> Tensor | None:
+    def _latents(self, prompts: int, random: StepRandom | None, seed: int) -> Tensor | None:
         width = self.generator.latent_dim
         if width == 0:
             return None
         if random is not None:
             return random.normal(prompts, width)
-        fixed = StepRandom(seed=LATENT_SEED, step=0, device=self.device).normal(1, width)
+        fixed = StepRandom(seed=seed, step=0, device=self.device).normal(1, width)
         return fixed.expand(prompts, width)  # the same for every prompt: a prompt's picture depends on it alone
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> Tensor:
@@ -172,14 +175,17 @@ class TextTo3D(pl.LightningModule):
         )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Scale the learning rates; log them and the size of the whole gradient, before it is clipped."""
+        """Scale the learning rates; log them and the sizes of the gradients, before these are clipped."""
         for group, rate in zip(optimizer.param_groups, self._full_rates, strict=True):
             group["lr"] = rate * value_at(self._lr_schedule, self.progress)
         if self.logs_now:
-            gradients = [p.grad for p in self.parameters() if p.grad is not None]
-            figures = {"train/grad_norm": torch.nn.utils.get_total_norm(gradients)}
+            figures = {}
             for group in optimizer.param_groups:
+                gradients = [p.grad for p in group["params"] if p.grad is not None]
+                figures[f"train/grad_norm/{group['name']}"] = torch.nn.utils.get_total_norm(gradients)
                 figures[f"train/lr/{group['name']}"] = torch.tensor(float(group["lr"]))
+            norms = [figures[f"train/grad_norm/{group['name']}"] for group in optimizer.param_groups]
+            figures["train/grad_norm"] = torch.nn.utils.get_total_norm(norms)
             self.log_dict(figures, on_step=True)
 
     # -- life of a run ----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from scaledreamer.config import CONF, check, compose, plain
+from scaledreamer.config.sweep import jobs, sweep_of
 from scaledreamer.guidance.timesteps import TimestepSchedule
 from scaledreamer.schedules import value_at
 from scaledreamer.training.build import build
@@ -228,6 +229,8 @@ COMPANIONS = {
     "renderer=nerf": ["generator=ingp", *ONE_PROMPT],
     "experiment=one_prompt_sd": ["corpus.prompt=a corgi"],
     "experiment=one_prompt_mv": ["corpus.prompt=a corgi"],
+    "hydra/launcher=slurm_8gpu": ["trainer=ddp"],
+    "hydra/launcher=slurm_multinode": ["trainer=ddp", "trainer.num_nodes=2"],
 }
 """What an option leaves to the user."""
 
@@ -237,7 +240,7 @@ def options() -> list[list[str]]:
     chosen = []
     for path in sorted(CONF.glob("*/**/*.yaml")):
         group = path.parent.relative_to(CONF)
-        if group.parts[0] == "protocol":  # of evaluate.py
+        if group.parts[0] in ("protocol", "callback"):  # of evaluate.py; of options that take it in
             continue
         if group.parts[0] == "size" and len(group.parts) > 1:  # size/generator/small_3dconv.yaml goes with two choices
             size, _, option = path.stem.partition("_")
@@ -293,3 +296,20 @@ def test_an_experiment_counts_after_the_choices_and_before_the_command_line():
 def test_names_tell_runs_apart():
     assert composed(*PAPER)["name"] == "3dconv_DF415_asd_sd"
     assert composed("name=mine")["name"] == "mine"
+
+
+# -- sweeps of several numbers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "count"), [("hparams_toybox", 27), ("hparams_sd", 18)])
+def test_hparams_are_learning_rate_by_scale_by_eta(name, count):
+    cfg = compose([f"experiment={name}"])
+    check(cfg)
+    combinations = jobs(sweep_of(cfg.hydra))
+    assert len({tuple(job) for job in combinations}) == count
+    keys = ["optimizer.lr", "guidance.rule.guidance_scale", "guidance.rule.eta"]
+    for job in combinations:
+        assert [override.partition("=")[0] for override in job] == keys
+    for job in (combinations[0], combinations[-1]):
+        config = composed(f"experiment={name}", *job)
+        assert [at(config, key) for key in keys] == [float(override.partition("=")[2]) for override in job]

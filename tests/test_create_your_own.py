@@ -60,7 +60,7 @@ def run(folder):
 
 def test_the_run_holds_all_three(folder, run):
     config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
-    assert run.is_relative_to(folder / "outputs" / "ellipsoids_fruit_asd_sd")
+    assert run.parent == folder / "outputs" / "ellipsoids_fruit_asd_sd_asd_plus_sds_tiny"
     assert config["guidance"]["rule"] == {"_target_": "my_rule.asd_plus_sds", "_partial_": True, "mix": 0.25}
     assert config["generator"] == {"_target_": "ellipsoids.Ellipsoids", "hidden": 32}
     assert config["corpus"]["name"] == "fruit"

@@ -31,7 +31,7 @@ def test_runs_that_differ_in_their_seed_make_one_row(tmp_path, capsys):
     written(tmp_path / "sds", name="sds", seed=0, eta=0.1, iou=(0.9, 0.9, 0.9))
     laboratory.main([str(tmp_path)])
     table = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
-    means = {(row["run"], row["split"]): float(row["mean"]) for row in table if row["measure"] == "iou"}
+    means = {(row["run"], row["split"]): float(row["iou"]) for row in table}
     assert means == pytest.approx(
         {
             ("asd guidance.rule.eta=0.1", "seen"): 0.6,
@@ -44,7 +44,7 @@ def test_runs_that_differ_in_their_seed_make_one_row(tmp_path, capsys):
     )
     assert {row["seeds"] for row in table if row["run"].startswith("asd")} == {"2"}
     text = (tmp_path / "table.md").read_text()
-    assert "| asd guidance.rule.eta=0.1 | 1 unseen | 2 | 1.000 (1.000-1.000) | 0.500 (0.400-0.600) |" in text
+    assert "| asd guidance.rule.eta=0.1 | unseen | 1 | 2 | 1.000 | 0.500 (0.400-0.600) |" in text
     assert text in capsys.readouterr().out
     assert Image.open(tmp_path / "plot.png").width > 500
 

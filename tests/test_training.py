@@ -32,11 +32,11 @@ def prompts(tmp_path, monkeypatch) -> str:
 
 
 def figures(directory: Path) -> dict[int, dict[str, float]]:
-    """metrics.csv by step, without what was not logged then."""
+    """metrics.csv by step, without what was not logged then and how fast it went."""
     rows: dict[int, dict[str, float]] = {}
     with open(directory / "csv" / "metrics.csv", newline="") as file:
         for row in csv.DictReader(file):
-            found = {k: float(v) for k, v in row.items() if v and k not in ("step", "epoch")}
+            found = {k: float(v) for k, v in row.items() if v and k not in ("step", "epoch") and "speed/" not in k}
             rows.setdefault(int(row["step"]), {}).update(found)
     return rows
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from scaledreamer.config.construct import problems_of_construction, problems_of_options
+from scaledreamer.config.launcher import problems_of_launcher
 from scaledreamer.config.origin import Origins
 from scaledreamer.config.pairs import problems_of_fields, problems_of_pairs
 from scaledreamer.config.signature import BUILT, Part, Problem, nearest, problems_of_call
@@ -57,6 +58,8 @@ def run(
     trainer: Part,
     callbacks: dict[str, Part | None],
     logger: dict[str, Part | None],
+    sweep: str | None = None,
+    objective: str | None = None,
 ) -> None:
     """The names at the top of a configuration; never called, its signature is the schema."""
 
@@ -81,7 +84,8 @@ def check(cfg: DictConfig, schema: Callable[..., Any] = run) -> None:
         p for path, node in targets if path.partition(".")[0] in LATE for p in _problems_of_target(path, node)
     ]
     if schema is run:
-        problems = problems or problems_of_pairs(tree) or problems_of_construction(tree)
+        problems = problems or [*problems_of_pairs(tree), *problems_of_launcher(cfg, tree)]
+        problems = problems or problems_of_construction(tree)
     else:
         problems = problems or problems_of_options(schema, tree)
     if problems:

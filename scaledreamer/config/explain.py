@@ -39,6 +39,8 @@ def explain(error: BaseException) -> str | None:
         return str(error).splitlines()[0]
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"{error.problem_mark.name} line {error.problem_mark.line + 1}: not YAML, {error.problem}."
+    if type(error).__module__ == "submitit.core.utils":  # compared by name, since its import takes a while
+        return _explain_job(str(error))
     if isinstance(error, OSError) and not isinstance(error, FileNotFoundError) and error.filename is not None:
         return f"{error.filename}: {error.strerror or error}; choose a folder you can write, e.g. hydra.run.dir=DIR."
     return None
@@ -61,6 +63,17 @@ def _explain_composition(error: HydraException) -> str:
         return f"{twice[1]} is chosen twice; write {twice[1]}=OPTION without a +."
     detail = str(cause).splitlines()[0] if isinstance(cause, Exception) else ""
     return " ".join([*lines, detail]).strip()
+
+
+def _explain_job(told: str) -> str | None:
+    """A job of SLURM's that came to no result, in a line; the rest of what submitit tells is in the job's log."""
+    if told.startswith("Job not requeued"):
+        return f"{told.rstrip('.')}: it has saved, and hydra.launcher.max_num_timeout is how often it may come back."
+    found = re.match(r"Job (\S+) \(task: \d+\) with path (\S+)_result\.pkl\n.*\(state: ([^)]*)\)", told)
+    if found is None:
+        return None
+    job, log, state = found.groups()
+    return f"job {job} ended without a result ({state}); see {log}_log.err. Other jobs of the sweep go on."
 
 
 def _explain_key(name: str, key: str, node: Node) -> str:

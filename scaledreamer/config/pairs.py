@@ -21,7 +21,7 @@ def problems_of_pairs(tree: dict[str, Any]) -> list[Problem]:
     """Mistakes that no single signature can see, in a configuration whose nodes are right one by one."""
     looks = (
         _initial_weights, _field_kind, _regularisers, _views, _prompts, _one_prompt, _bundled_prior, _precision,
-        _encodings,
+        _strategy, _encodings,
     )  # fmt: skip
     return [problem for look in looks for problem in look(tree)]
 
@@ -145,6 +145,14 @@ def _precision(tree: dict[str, Any]) -> list[Problem]:
     if trainer.get("accelerator") == "cpu" and str(trainer.get("precision", "")).startswith("16"):
         return [Problem("trainer.precision", "a CPU has no float16 training; use 32-true or bf16-mixed.")]
     return []
+
+
+def _strategy(tree: dict[str, Any]) -> list[Problem]:
+    """Ways to start processes from within the run: what they learn and count stays in them."""
+    strategy = str(tree["trainer"].get("strategy"))
+    if not any(word in strategy for word in ("spawn", "fork", "notebook")):
+        return []
+    return [Problem("trainer.strategy", f"{strategy} leaves the trained weights in the processes it starts; use ddp.")]
 
 
 def _encodings(tree: dict[str, Any]) -> list[Problem]:

@@ -44,6 +44,8 @@ class CheckSweep(Callback):
                 )
                 HydraConfig.instance().set_config(job)  # `${hydra:...}` in the options is looked up there
                 check(job, hydra.utils.get_object(self.schema))
+            HydraConfig.instance().set_config(config)  # the sweep's folder follows from its own options, not a job's
+            OmegaConf.set_readonly(config.hydra, False)
         except Exception as error:
             # Hydra turns an exception of a callback into a warning; leaving is the only way to stop the sweep.
             if not report(error):
@@ -58,11 +60,17 @@ def sweep_of(hydra: DictConfig) -> list[str]:
 
 
 def jobs(overrides: list[str]) -> list[list[str]]:
-    """The overrides of each job of a basic sweep, or of enough jobs to see every value when there are many."""
+    """The overrides of each job of a basic sweep, or of enough jobs to see every value when there are many.
+
+    Of the intervals of a search both ends are seen.
+    """
     axes = []
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.get_key_element()
-        if override.is_sweep_override():
+        if override.is_interval_sweep():
+            value = override.value()
+            axes.append([f"{key}={end}" for end in (value.start, value.end)])  # type: ignore[union-attr]
+        elif override.is_sweep_override():
             axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
         else:
             axes.append([override.input_line or f"{key}={override.get_value_element_as_str()}"])

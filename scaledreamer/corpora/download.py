@@ -9,9 +9,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from filelock import FileLock
-
 from scaledreamer.errors import UserError
+from scaledreamer.turns import PATIENCE, turn
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +25,14 @@ def sha256_of(path: Path) -> str:
 
 
 def download(
-    url: str, target: Path, *, sha256: str, attempts: int = 3, wait: float = 1.0, timeout: float = 30.0
+    url: str,
+    target: Path,
+    *,
+    sha256: str,
+    attempts: int = 3,
+    wait: float = 1.0,
+    timeout: float = 30.0,
+    patience: float = PATIENCE,
 ) -> None:
     """Put the file at ``url`` at ``target``, which appears only when it is whole and right.
 
@@ -40,14 +46,15 @@ def download(
         attempts: tries in a row without a new byte before giving up.
         wait: seconds before the second try; doubles with each further one.
         timeout: seconds a silent connection is waited for.
+        patience: seconds another process is waited for without seeing its file grow.
 
     Raises:
-        UserError: the network, the disk or the content is at fault.
+        UserError: the network, the disk or the content is at fault, or another process makes no progress.
     """
     part = target.with_name(f"{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.with_name(f"{target.name}.lock")):
+        with turn(target, f"to download {target}", grown=lambda: _size(part), patience=patience):
             if target.exists():
                 return
             log.info("downloading %s to %s", url, target)

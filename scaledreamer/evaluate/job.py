@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from scaledreamer.corpora.corpus import spread
 from scaledreamer.errors import UserError
 from scaledreamer.evaluate.gallery import Gallery, choose
 from scaledreamer.evaluate.options import EvaluateOptions
@@ -17,7 +16,7 @@ from scaledreamer.evaluate.protocols import Protocol
 from scaledreamer.evaluate.rows import Rows, made_with
 from scaledreamer.evaluate.summary import Evaluation, grouped, write
 from scaledreamer.evaluate.views import Judge, scored
-from scaledreamer.render.items import Item, select
+from scaledreamer.render.items import sampled, select
 from scaledreamer.render.source import identity
 from scaledreamer.training import loggers
 from scaledreamer.training.build import build
@@ -81,19 +80,13 @@ def _protocol(choice: Any, runs: Sequence[Path], opened: Sequence[Trained]) -> P
 
 
 def _task(run: Path, trained: Trained, options: EvaluateOptions, protocol: Protocol) -> Task:
-    items = _sampled(select(trained, options).items, options.sample)
+    items = sampled(select(trained, options).items, options.sample)
     splits = {item.prompt: None if item.seen is None else "seen" if item.seen else "unseen" for item in items}
     protocol.require(list(splits))
     gallery = choose(trained, options.gallery)
     if not gallery.decides:
         log.warning("the gallery has one text: recall would say nothing and is left out; gallery=FILE gives it more")
     return Task(trained=trained, directory=run.resolve(), splits=splits, gallery=gallery)
-
-
-def _sampled(items: Sequence[Item], count: int | None) -> list[Item]:
-    """Those that were trained on first; at most so many of them and of the others."""
-    seen, others = [i for i in items if i.seen], [i for i in items if not i.seen]
-    return [*seen, *others] if count is None else [*spread(seen, count), *spread(others, count)]
 
 
 def _evaluated(task: Task, options: EvaluateOptions, protocol: Protocol, judge: Callable[[], Judge]) -> Evaluation:

@@ -1,6 +1,5 @@
 """What ``evaluate.py`` can be told: names, types, ranges and defaults of ``conf/evaluate.yaml``."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,11 +9,11 @@ from annotated_types import Len
 from scaledreamer.config.signature import Part
 from scaledreamer.constraints import PositiveInt
 from scaledreamer.errors import UserError
-from scaledreamer.render.options import SPLITS, PromptChoice, require_run
+from scaledreamer.render.options import SPLITS, PromptChoice, RunsChoice
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(PromptChoice):
+class EvaluateOptions(PromptChoice, RunsChoice):
     """One call of ``evaluate.py``.
 
     Args:
@@ -34,7 +33,6 @@ class EvaluateOptions(PromptChoice):
         UserError: the options name what is not there.
     """
 
-    run: str | Annotated[list[str], Len(1)]
     protocol: Part
     checkpoint: str | None = None
     prompts: str | Annotated[list[str], Len(1)] = "all"
@@ -46,17 +44,10 @@ class EvaluateOptions(PromptChoice):
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        for run in self.runs:
-            require_run(str(run))
+        PromptChoice.__post_init__(self)
+        RunsChoice.__post_init__(self)
         if self.gallery is not None and self.gallery not in SPLITS and not Path(self.gallery).expanduser().is_file():
             raise UserError(
                 f"gallery: '{self.gallery}' is neither a prompt file nor one of {', '.join(SPLITS)}; give one, or null "
                 "for the corpus's distinct prompts of train and test."
             )
-
-    @property
-    def runs(self) -> Sequence[Path]:
-        """The runs' folders, each once."""
-        given = [self.run] if isinstance(self.run, str) else self.run
-        return list(dict.fromkeys(map(Path, given)))

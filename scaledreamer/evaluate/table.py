@@ -36,7 +36,8 @@ def of_one(evaluation: Evaluation) -> Table:
 def side_by_side(evaluations: Sequence[Evaluation]) -> Table:
     """A row a measure and group, a column a run."""
     names = list(dict.fromkeys(name for evaluation in evaluations for name in evaluation.groups))
-    columns = [f"{label}, step {e.step}" for label, e in zip(labels(evaluations), evaluations, strict=True)]
+    names_of_runs = labels([e.directory for e in evaluations])
+    columns = [f"{label}, step {e.step}" for label, e in zip(names_of_runs, evaluations, strict=True)]
     table = _table(evaluations, "measure", "prompts", *columns)
     for measure in _shown(evaluations):
         for group in names:
@@ -46,9 +47,8 @@ def side_by_side(evaluations: Sequence[Evaluation]) -> Table:
     return table
 
 
-def labels(evaluations: Sequence[Evaluation]) -> list[str]:
-    """The runs' folders from where they part."""
-    folders = [evaluation.directory for evaluation in evaluations]
+def labels(folders: Sequence[Path]) -> list[str]:
+    """Absolute folders of runs, from where they part."""
     common = os.path.commonpath([folder.parent for folder in folders])
     return [os.path.relpath(folder, common) for folder in folders]
 

@@ -102,7 +102,8 @@ class ScoreDistillation:
                 gradient = gradient.clamp(-self.grad_clip, self.grad_clip)
         target = (latents - gradient).detach()
         loss = 0.5 * F.mse_loss(latents, target, reduction="sum") / latents.shape[0]
-        figures = {"t": step.t.float().mean(), "score_norm": gradient.norm()}
+        bounds = {"t_min": torch.tensor(float(step.t_min)), "t_max": torch.tensor(float(step.t_max))}
+        figures = {"t": step.t.float().mean(), **bounds, "score_norm": gradient.norm()}
         return Distillation(loss=loss, gradient=gradient, figures=figures)
 
     @torch.no_grad()

@@ -3,12 +3,15 @@
 Axes: T frames, H W pixels.
 """
 
+import io
 import subprocess
 import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -97,3 +100,21 @@ def save_video(frames: Tensor, path: Path, *, fps: float = 12) -> None:
     """Write frames [T, H, W, 3] in [0, 1] or uint8."""
     with Video(path, fps=fps) as video:
         video.add(frames)
+
+
+def first_frame(path: Path) -> Tensor:
+    """The first frame [H, W, 3], uint8.
+
+    Raises:
+        UserError: the file is no video that can be read.
+    """
+    import imageio_ffmpeg
+    from PIL import Image
+
+    # imageio's own reader gives up after ten seconds, which a busy machine may need to start it.
+    command = (imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-frames:v", "1")
+    done = subprocess.run([*command, "-c:v", "png", "-f", "image2pipe", "-"], capture_output=True)
+    if done.returncode or not done.stdout:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["it has no frame"]
+        raise UserError(f"{path}: is no video that can be read: {said[-1]}.")
+    return torch.from_numpy(np.array(Image.open(io.BytesIO(done.stdout)).convert("RGB")))

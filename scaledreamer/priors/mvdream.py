@@ -10,11 +10,11 @@ import os
 import shutil
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from scaledreamer.errors import UserError
@@ -22,6 +22,7 @@ from scaledreamer.priors.layout import CONFIG_FILES, Configs, Folders, read_json
 from scaledreamer.priors.ldm_names import UNET, VAE, unet_names, vae_names
 from scaledreamer.priors.sizes import MVDREAM
 from scaledreamer.priors.weight_files import WEIGHT_STEMS, check_weights
+from scaledreamer.turns import turn
 
 log = logging.getLogger(__name__)
 
@@ -70,14 +71,14 @@ def convert(file: Path, folder: Path, sizes: Configs | None = None) -> None:
         sizes: of the model; None for those that were published.
 
     Raises:
-        UserError: the file is another one, or the folder cannot be written.
+        UserError: the file is another one, the folder cannot be written, or another process makes no progress.
     """
     if is_converted(folder):
         return
     part = folder.with_name(f"{folder.name}.part")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f"{folder.name}.lock")):
+        with turn(folder, f"to convert {file}", grown=lambda: _bytes(part)):
             if is_converted(folder):
                 return
             log.info("converting %s, once, into %s", file, folder)
@@ -95,6 +96,13 @@ def convert(file: Path, folder: Path, sizes: Configs | None = None) -> None:
             f"{error.filename or folder}: {error.strerror or error}; the conversion of {file} needs room for 4 GB: set "
             "SCALEDREAMER_DATA to a folder that has it."
         ) from error
+
+
+def _bytes(folder: Path) -> int:
+    """Of all files in a folder that another process is writing."""
+    with suppress(FileNotFoundError):
+        return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return 0
 
 
 def read_checkpoint(file: Path) -> dict[str, Tensor]:

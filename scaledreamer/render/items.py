@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scaledreamer.corpora.corpus import spread
 from scaledreamer.errors import UserError
 from scaledreamer.render.index import digest
 from scaledreamer.render.names import name_of
@@ -66,6 +67,12 @@ def select(trained: Trained, choice: PromptChoice, *, limit: int | None = None) 
         name=str(choice.prompts) if listed is None else f"prompts-{digest(listed)}",
         items=tuple(Item(prompt, of) for prompt, of in zip(wanted, found, strict=True)),
     )
+
+
+def sampled(items: Sequence[Item], count: int | None) -> list[Item]:
+    """Those that were trained on first; at most ``count`` of them and of the others, spread evenly, or all."""
+    seen, others = [i for i in items if i.seen], [i for i in items if not i.seen]
+    return [*seen, *others] if count is None else [*spread(seen, count), *spread(others, count)]
 
 
 def require_known(trained: Trained, prompts: Sequence[str]) -> None:

@@ -57,13 +57,66 @@ def require_run(folder: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RenderOptions(PromptChoice):
-    """One call of ``render.py``.
+class RunsChoice:
+    """Which runs a command puts side by side.
+
+    Args:
+        run: a run's folder, or several.
+
+    Raises:
+        UserError: one of them is not there.
+    """
+
+    run: str | Annotated[list[str], Len(1)]
+
+    def __post_init__(self) -> None:
+        for run in self.runs:
+            require_run(str(run))
+
+    @property
+    def runs(self) -> list[Path]:
+        """Their folders, each once."""
+        given = [self.run] if isinstance(self.run, str) else self.run
+        return list(dict.fromkeys(map(Path, given)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsChoice:
+    """Which trained generator a command opens.
 
     Args:
         run: a run's folder.
         checkpoint: one of its checkpoints, by its file or its name; None for the newest. Without ``run``: any weights.
         train: options of ``train.py``, in one line, that describe what the weights of ``checkpoint`` belong to.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        UserError: the options contradict each other, or the run is not there.
+    """
+
+    run: str | None
+    checkpoint: str | None = None
+    train: str | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.run is not None:
+            if self.train is not None:
+                raise UserError("train: describes weights that are no run's; leave it out, or run=.")
+            require_run(self.run)
+        elif self.train is None or self.checkpoint is None:
+            raise UserError(
+                "run: give a run's folder, run=outputs/NAME/TIME; or, of weights that are no run's, the file and the "
+                "options to train with: checkpoint=FILE 'train=\"generator=3dconv corpus=DF415 guidance=asd_sd\"'."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderOptions(PromptChoice, WeightsChoice):
+    """One call of ``render.py``.
+
+    Args:
+        run, checkpoint, train, device: see :class:`WeightsChoice`.
         prompts: ``train``, ``val``, ``test`` or ``all`` of the run's; a prompt; or a list of prompts.
         limit: only the first so many of them.
         interpolate: ``from`` and ``to``, two prompts: instead of the prompts, the way from one to the other.
@@ -82,15 +135,11 @@ class RenderOptions(PromptChoice):
         mesh_format: of their files.
         overwrite: make anew what is there already.
         output: folder; None for ``RUN/render``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
         UserError: the options contradict each other or name what is not there.
     """
 
-    run: str | None
-    checkpoint: str | None = None
-    train: str | None = None
     prompts: str | Annotated[list[str], Len(1)] = "val"
     limit: PositiveInt | None = None
     interpolate: dict[str, str | None] = field(default_factory=dict)
@@ -109,25 +158,13 @@ class RenderOptions(PromptChoice):
     mesh_format: Literal["glb", "obj", "ply"] = "glb"
     overwrite: bool = False
     output: str | None = None
-    device: str = "auto"
 
     def __post_init__(self) -> None:
-        self._check_weights()
-        super().__post_init__()
-        self._check_interpolation()
-
-    def _check_weights(self) -> None:
-        if self.run is not None:
-            if self.train is not None:
-                raise UserError("train: describes weights that are no run's; leave it out, or run=.")
-            require_run(self.run)
-        elif self.train is None or self.checkpoint is None:
-            raise UserError(
-                "run: give a run's folder, run=outputs/NAME/TIME; or, of weights that are no run's, the file and the "
-                "options to train with: checkpoint=FILE 'train=\"generator=3dconv corpus=DF415 guidance=asd_sd\"'."
-            )
-        elif self.output is None:
+        WeightsChoice.__post_init__(self)
+        if self.run is None and self.output is None:
             raise UserError("output: weights that are no run's have no folder of their own; set output=FOLDER.")
+        PromptChoice.__post_init__(self)
+        self._check_interpolation()
 
     def _check_interpolation(self) -> None:
         unknown = [name for name in self.interpolate if name not in ("from", "to")]

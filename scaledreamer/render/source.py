@@ -9,14 +9,14 @@ import torch
 
 from scaledreamer.config import check, compose, plain
 from scaledreamer.render.index import digest
-from scaledreamer.render.options import RenderOptions
+from scaledreamer.render.options import WeightsChoice
 from scaledreamer.training.trained import Trained, open_config, open_run
 
 SEEN_IN = ("generator", "background", "renderer", "cameras", "text")
 """Parts of a run's configuration that its pictures depend on, besides its weights."""
 
 
-def open_trained(options: RenderOptions) -> Trained:
+def open_trained(options: WeightsChoice) -> Trained:
     """The generator that the options name, with its weights.
 
     Raises:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
 from scaledreamer.errors import UserError
 from scaledreamer.paths import data_folder
 from scaledreamer.text.embedding import TextEmbedding
 from scaledreamer.text.encode import LiveTextEncoder, StoredType, TextEncoder, distinct_texts, embed
 from scaledreamer.text.store import BrokenStoreError, EmbeddingStore, StoreKey, fingerprint, parts, write_store
+from scaledreamer.turns import PATIENCE, turn
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def open_text_embeddings(
     dtype: StoredType = "float16",
     folder: Path | None = None,
     device: torch.device | None = None,
-    patience: float = 600.0,
+    patience: float = PATIENCE,
 ) -> EmbeddingStore | LiveTextEncoder:
     """Embeddings of a corpus: from a file where they fit the budget, else computed when they are asked for.
 
@@ -152,23 +152,9 @@ def build_once(
     store = load() if path.exists() else None
     if store is not None:
         return store
-    lock = FileLock(path.with_name(f"{path.name}.lock"))
-    seen, since = -1, time.monotonic()
-    while True:
-        try:
-            lock.acquire(timeout=min(poll, patience))
-            break
-        except Timeout:
-            grown = sum(_size(part) for part in parts(path))
-            if grown != seen:
-                seen, since = grown, time.monotonic()
-                log.info("waiting for another process to write %s (%.2f GB so far)", path, max(grown, 0) / 1e9)
-            elif time.monotonic() - since > patience:
-                raise UserError(
-                    f"waited {patience:.0f} s for another process to write {path}, without progress; end that process "
-                    f"(it holds {lock.lock_file}) and start again."
-                ) from None
-    try:
+    with turn(
+        path, f"to write {path}", grown=lambda: sum(_size(part) for part in parts(path)), patience=patience, poll=poll
+    ):
         store = load()  # it may have been built in the meantime
         if store is None:
             _remove_stale(path)
@@ -179,8 +165,6 @@ def build_once(
                 f"{path} is broken although it was just written; check that disk, or set SCALEDREAMER_DATA."
             )
         return store
-    finally:
-        lock.release()
 
 
 def _batches(

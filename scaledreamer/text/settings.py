@@ -9,6 +9,7 @@ from scaledreamer.text.embedding import TextEmbedding
 from scaledreamer.text.encode import LiveTextEncoder, StoredType, TextEncoder, embed
 from scaledreamer.text.open import open_text_embeddings, stored_text_embeddings
 from scaledreamer.text.store import EmbeddingStore
+from scaledreamer.turns import PATIENCE
 
 
 class TextSettings:
@@ -17,11 +18,11 @@ class TextSettings:
     Args:
         budget_gb: corpora whose embeddings take up to this (10^9 bytes) are stored; larger ones are computed live.
         dtype: of stored embeddings; live ones are rounded alike.
-        patience: seconds to wait for another process's store without seeing it grow.
+        patience: seconds to wait for another process, which embeds or prepares the run, without seeing it get on.
     """
 
     def __init__(
-        self, *, budget_gb: NonNegativeFloat = 8.0, dtype: StoredType = "float16", patience: PositiveFloat = 600.0
+        self, *, budget_gb: NonNegativeFloat = 8.0, dtype: StoredType = "float16", patience: PositiveFloat = PATIENCE
     ) -> None:
         self.budget_gb, self.patience = budget_gb, patience
         self.dtype: StoredType = dtype

@@ -1,11 +1,10 @@
-"""Runs of the toybox beside each other: ``python -m scaledreamer.toybox.laboratory FOLDER...``.
+"""Runs of the toybox beside each other, by prompts: ``python -m scaledreamer.toybox.laboratory FOLDER...``.
 
 Finds every finished run below the folders and writes ``table.md``, ``table.csv`` and ``plot.png``. Runs that differ in
 their seed alone make one row, with an interval of 95 % from a bootstrap over seeds and, within them, prompts.
 """
 
 import argparse
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,9 @@ import yaml
 
 from scaledreamer.cli import clear_errors
 from scaledreamer.errors import UserError
+from scaledreamer.sweep.leaves import INCIDENTAL, leaves
+from scaledreamer.sweep.plot import dots
+from scaledreamer.sweep.table import Estimate, Row, Table, csv_text, markdown
 
 MEASURES = {
     "recall": "recall@1",
@@ -29,14 +31,7 @@ MEASURES = {
 """Those of scores.json that a table shows, and their headings."""
 
 _RESAMPLES = 2000
-_INCIDENTAL = (
-    "seed",
-    "resume",
-    "logger",
-    "callbacks",
-    "trainer.threads",
-    "trainer.devices",
-)  # make no other experiment
+_INCIDENTAL = ("seed", *INCIDENTAL)  # make no other experiment
 
 
 @dataclass(frozen=True)
@@ -45,17 +40,6 @@ class Finished:
 
     config: dict[str, Any]
     scores: dict[str, list[dict[str, float]]]  # of each prompt, by split
-
-
-@dataclass(frozen=True)
-class Row:
-    """Runs that differ in their seed alone, on one split; (mean, low, high) of each measure."""
-
-    label: str
-    split: str
-    seeds: int
-    prompts: int
-    values: dict[str, tuple[float, float, float]]
 
 
 def find(folders: Sequence[Path]) -> list[Finished]:
@@ -81,17 +65,15 @@ def _read(file: Path) -> Finished:
     return Finished(config=config, scores={name: scores for name, scores in splits.items() if scores})
 
 
-def rows(runs: Sequence[Finished]) -> list[Row]:
+def tabulate(runs: Sequence[Finished]) -> Table:
     """One row per experiment and split, in the order of their labels."""
     experiments: dict[str, list[Finished]] = {}
     for run, label in zip(runs, labels([run.config for run in runs]), strict=True):
         experiments.setdefault(label, []).append(run)
-    return [
+    rows = [
         Row(
-            label=label,
-            split=split,
-            seeds=len(same),
-            prompts=len(same[0].scores[split]),
+            keys={"run": label, "split": split, "prompts": str(len(same[0].scores[split]))},
+            runs=str(len(same)),
             values={
                 name: interval([np.array([s[name] for s in run.scores[split]]) for run in same])
                 for name in MEASURES
@@ -102,28 +84,22 @@ def rows(runs: Sequence[Finished]) -> list[Row]:
         for split in ("seen", "unseen")
         if all(split in run.scores for run in same)
     ]
+    shown = {name: heading for name, heading in MEASURES.items() if any(name in row.values for row in rows)}
+    return Table(rows, shown, notes=["In brackets: 95 %, bootstrap over seeds and prompts."])
 
 
 def labels(configs: Sequence[dict[str, Any]]) -> list[str]:
     """What to call each run: its name, and the values in which it differs from others of that name."""
-    flat = [dict(_leaves(config)) for config in configs]
+    flat = [leaves(config, without=_INCIDENTAL) for config in configs]
     found = []
-    for config, leaves in zip(configs, flat, strict=True):
+    for config, own in zip(configs, flat, strict=True):
         others = [other for other in flat if other["name"] == config["name"]]
-        differs = [key for key in leaves if any(other.get(key) != leaves[key] for other in others)]
-        found.append(" ".join([str(config["name"]), *(f"{key}={leaves[key]}" for key in differs)]))
+        differs = [key for key in own if any(other.get(key) != own[key] for other in others)]
+        found.append(" ".join([str(config["name"]), *(f"{key}={own[key]}" for key in differs)]))
     return found
 
 
-def _leaves(node: Any, path: str = "") -> list[tuple[str, Any]]:
-    if path in _INCIDENTAL:
-        return []
-    if isinstance(node, dict):
-        return [leaf for key, value in node.items() for leaf in _leaves(value, f"{path}.{key}" if path else key)]
-    return [(path, node)]
-
-
-def interval(values: Sequence[np.ndarray], *, seed: int = 0) -> tuple[float, float, float]:
+def interval(values: Sequence[np.ndarray], *, seed: int = 0) -> Estimate:
     """(mean, low, high) of values [P] of each run: runs are drawn with replacement, then the prompts of each."""
     random = np.random.default_rng(seed)
     means = np.empty(_RESAMPLES)
@@ -134,60 +110,17 @@ def interval(values: Sequence[np.ndarray], *, seed: int = 0) -> tuple[float, flo
     return float(np.mean([v.mean() for v in values])), float(low), float(high)
 
 
-def markdown(table: Sequence[Row]) -> str:
-    """The table as GitHub shows it."""
-    measures = [name for name in MEASURES if any(name in row.values for row in table)]
-    lines = [
-        "| " + " | ".join(["run", "prompts", "seeds", *(MEASURES[m] for m in measures)]) + " |",
-        "|---" * (3 + len(measures)) + "|",
-    ]
-    for row in table:
-        cells = [row.label, f"{row.prompts} {row.split}", str(row.seeds)]
-        for name in measures:
-            mean, low, high = row.values.get(name, (float("nan"),) * 3)
-            cells.append(f"{mean:.3f} ({low:.3f}-{high:.3f})")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", "In brackets: 95 %, bootstrap over seeds and prompts.", ""])
-
-
-def write_csv(table: Sequence[Row], path: Path) -> None:
-    """One line per run, split and measure."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["run", "split", "prompts", "seeds", "measure", "mean", "low", "high"])
-        for row in table:
-            for name, value in row.values.items():
-                writer.writerow([row.label, row.split, row.prompts, row.seeds, name, *(f"{v:.5f}" for v in value)])
-
-
-def plot(table: Sequence[Row], path: Path) -> None:
+def plot(table: Table, path: Path) -> None:
     """Recall and IoU of each row, with their intervals."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    shown = list(dict.fromkeys(row.label for row in table))
-    figure = Figure(figsize=(9, 1.4 + 0.5 * len(shown)), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    for axis, name in zip(figure.subplots(1, 2, sharey=True), ("recall", "iou"), strict=True):
-        for split, color, shift in (("seen", "tab:blue", -0.12), ("unseen", "tab:orange", 0.12)):
-            of = [row for row in table if row.split == split]
-            mean, low, high = np.array([row.values[name] for row in of]).reshape(-1, 3).T
-            places = [shown.index(row.label) + shift for row in of]
-            axis.errorbar(
-                mean,
-                places,
-                xerr=np.maximum([mean - low, high - mean], 0),
-                fmt="o",
-                color=color,
-                capsize=3,
-                label=split,
-            )
-        axis.set_xlabel(MEASURES[name])
-        axis.grid(axis="x", alpha=0.3)
-    axis.set_yticks(range(len(shown)), shown)
-    axis.set_ylim(len(shown) - 0.5, -0.5)  # the first row on top
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper right", ncols=2)
-    figure.savefig(path)
+    splits = dict.fromkeys(row.keys["split"] for row in table.rows)
+    panels = {
+        MEASURES[name]: {
+            split: [(row.keys["run"], row.values[name]) for row in table.rows if row.keys["split"] == split]
+            for split in splits
+        }
+        for name in ("recall", "iou")
+    }
+    dots(panels, path)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -196,11 +129,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of a sweep or of single runs")
     parser.add_argument("--out", type=Path, help="where to write (default: the first folder)")
     given = parser.parse_args(arguments)
-    table = rows(find(given.folders))
+    table = tabulate(find(given.folders))
     out: Path = given.out or given.folders[0]
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text(markdown(table), "utf-8")
-    write_csv(table, out / "table.csv")
+    (out / "table.csv").write_text(csv_text(table), "utf-8")
     plot(table, out / "plot.png")
     print(markdown(table))
     print(f"{out / 'table.md'}, table.csv, plot.png")

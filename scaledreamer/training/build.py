@@ -23,6 +23,7 @@ from scaledreamer.system import TextTo3D
 from scaledreamer.text.embedding import TextEmbedding
 from scaledreamer.text.settings import TextSettings
 from scaledreamer.training.callback import PromptCallback
+from scaledreamer.training.processes import first_goes_first
 from scaledreamer.training.saved_weights import load_weights, read_weights, warn_of_other_options
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def build_run(config: dict[str, Any], directory: Path, *, resumed: bool = False)
     """Corpus, prior, text embeddings, system and trainer of a plain, checked configuration.
 
     Takes as long as reading the prompts and, the first time, embedding them; the denoiser loads when training starts.
+    Of several processes the first one reads, downloads and embeds while the others wait for it.
 
     Args:
         config: of the run.
@@ -106,31 +108,34 @@ def build_run(config: dict[str, Any], directory: Path, *, resumed: bool = False)
         resumed: all weights will come from a checkpoint of the run: ``config["checkpoint"]`` does not count.
 
     Raises:
-        UserError: prompts, weights, devices or packages that the configuration names are not there.
+        UserError: prompts, weights, devices or packages that the configuration names are not there; or the first
+            process failed, or gets nowhere.
     """
     trainer = build_trainer(config, directory)
-    prompts: Prompts = build(config["corpus"]).load()
-    guidance: Guidance = build(config["guidance"])
-    prior = guidance.prior
-    require_known_prompts(config, [*prompts.train, *prompts.val, *prompts.test])
-    prior.prepare()
-    parts = build_parts(config, text_dim=prior.text_dim)
-    if config.get("checkpoint") is not None and not resumed:  # before any time is spent on embedding prompts
-        saved = read_weights(Path(config["checkpoint"]))
-        load_weights(parts, saved)
-        warn_of_other_options(saved, config, PARTS)
-        log.info("Initial weights from %s", saved.path)
-    templates = wordings(parts["generator"], guidance.views)
     text: TextSettings = build(config["text"])
-    device = trainer.strategy.root_device
-    store = text.open(prompts.train, prior, templates, device=device)
-    for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
-        if isinstance(callback, PromptCallback):
-            shown = callback.choose(prompts)
-            callback.show(shown, _embedded(shown, text, guidance, templates, device))
-    null = _embedded([prior.negative_prompt], text, guidance, AS_IT_IS, device)
-    if store is not None:
-        prior.release_text_encoder()
+    everyone = {"rank": trainer.global_rank, "world_size": trainer.world_size}
+    with first_goes_first(directory, **everyone, patience=text.patience):
+        prompts: Prompts = build(config["corpus"]).load()
+        guidance: Guidance = build(config["guidance"])
+        prior = guidance.prior
+        require_known_prompts(config, [*prompts.train, *prompts.val, *prompts.test])
+        prior.prepare()
+        parts = build_parts(config, text_dim=prior.text_dim)
+        if config.get("checkpoint") is not None and not resumed:  # before any time is spent on embedding prompts
+            saved = read_weights(Path(config["checkpoint"]))
+            load_weights(parts, saved)
+            warn_of_other_options(saved, config, PARTS)
+            log.info("Initial weights from %s", saved.path)
+        templates = wordings(parts["generator"], guidance.views)
+        device = trainer.strategy.root_device
+        store = text.open(prompts.train, prior, templates, device=device)
+        for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+            if isinstance(callback, PromptCallback):
+                shown = callback.choose(prompts)
+                callback.show(shown, _embedded(shown, text, guidance, templates, device))
+        null = _embedded([prior.negative_prompt], text, guidance, AS_IT_IS, device)
+        if store is not None:
+            prior.release_text_encoder()
     system = build_system(
         config,
         guidance=guidance,

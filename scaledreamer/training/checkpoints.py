@@ -13,7 +13,9 @@ import torch
 from scaledreamer import __version__
 from scaledreamer.constraints import PositiveInt
 from scaledreamer.errors import UserError
+from scaledreamer.slurm import job
 from scaledreamer.training.callback import StepCallback
+from scaledreamer.training.loggers import log_checkpoint
 
 MUST_AGREE = ("generator", "background", "optimizer", "parameter_groups", "seed")
 """Parts of the configuration whose change would give the saved state another meaning (the corpus checks itself)."""
@@ -35,19 +37,28 @@ class Checkpoints(StepCallback):
         self.last_every, self.keep_every = last_every, keep_every
         self.folder = directory / "checkpoints"
         self.config = config
+        self._saved: int | None = None  # step of last.ckpt
 
     def on_step(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
         """Save when due, and at the end."""
         if step % self.keep_every == 0 or step >= trainer.max_steps:
             self._keep(trainer, step)
         elif step % self.last_every == 0:
+            self.save(trainer, step)
+
+    def save(self, trainer: pl.Trainer, step: int) -> None:
+        """Refresh ``last.ckpt`` unless it is of this step already."""
+        if step != self._saved:
             trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
+            self._saved = step
 
     def _keep(self, trainer: pl.Trainer, step: int) -> None:
         kept = self.folder / f"step-{step:07d}.ckpt"
         trainer.save_checkpoint(kept, weights_only=False)
         if trainer.is_global_zero:
             _link(kept, self.folder / "last.ckpt")
+        log_checkpoint(trainer, kept, step=step)
+        self._saved = step
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Say in the checkpoint what made it."""
@@ -65,14 +76,17 @@ def _link(target: Path, name: Path) -> None:
     os.replace(temporary, name)
 
 
-def find(resume: str | None, directory: Path) -> Path | None:
+def find(resume: str | None, directory: Path, *, again: bool = False) -> Path | None:
     """The checkpoint that ``resume`` means for the run in ``directory``; None starts from the beginning.
 
-    ``auto``: the newest of this run's own, None where it has none. A path: that file, or the newest of that run.
+    ``auto``: the newest of this run's own, None where it has none. A path: that file, or the newest of that run. With
+    ``again`` or in a job that SLURM has put back into its queue: the newest of this run's own, before all that.
 
     Raises:
         UserError: a path that holds no checkpoint.
     """
+    if (again or job.restarts()) and (own := newest(directory)) is not None:
+        return own
     if resume is None:
         return None
     if resume == "auto":

@@ -15,6 +15,11 @@ from typing import Any
 import yaml
 
 from scaledreamer.errors import UserError
+from scaledreamer.slurm import job
+from scaledreamer.training import outcome
+
+SNAPSHOT = "snapshot.json"
+"""File beside a copied package that says what it is a copy of; see :mod:`scaledreamer.slurm.snapshot`."""
 
 PACKAGES = (
     "scaledreamer",
@@ -41,8 +46,9 @@ def record(directory: Path, config: dict[str, Any]) -> None:
     """
     try:
         (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
+        outcome.clear(directory)
         write_atomically(directory / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-        commit, patch = _git_state()
+        commit, patch = git_state()
         launch = {
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "command": shlex.join([Path(sys.executable).name, *sys.argv]),
@@ -51,6 +57,7 @@ def record(directory: Path, config: dict[str, Any]) -> None:
             "packages": {name: _version(name) for name in PACKAGES},
             "host": platform.node(),
             "resume": config.get("resume"),
+            "slurm": job.describe(),
         }
         with open(directory / "launches.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(launch) + "\n")
@@ -78,9 +85,12 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git_state() -> tuple[str | None, str]:
+def git_state() -> tuple[str | None, str]:
     """(commit, uncommitted changes) of the code that runs; (None, "") outside a checkout."""
     root = Path(__file__).resolve().parents[2]
+    if (root / SNAPSHOT).exists():
+        copied = json.loads((root / SNAPSHOT).read_text("utf-8"))
+        return copied["commit"], copied["patch"]
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(root), *arguments]

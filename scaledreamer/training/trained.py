@@ -111,7 +111,7 @@ def open_run(run: Path, *, checkpoint: Path | None = None, device: str = "auto")
         source, directory = run, folder if (folder / "config.yaml").exists() else None
     else:
         source, directory = run / "config.yaml", run
-        config, saved = _configuration_of(run), read_weights(_checkpoint_of(run, checkpoint))
+        config, saved = configuration_of(run), read_weights(_checkpoint_of(run, checkpoint))
     _require_buildable(config, source, saved)
     return _opened(config, saved, directory=directory, device=where)
 
@@ -158,7 +158,8 @@ def _opened(config: dict[str, Any], saved: SavedWeights, *, directory: Path | No
     )
 
 
-def _configuration_of(run: Path) -> dict[str, Any]:
+def configuration_of(run: Path) -> dict[str, Any]:
+    """Resolved configuration of a run's folder; :class:`UserError` where there is none."""
     path = run / "config.yaml"
     if not path.is_file():
         inside = sorted(run.glob("*/config.yaml"), key=lambda config: config.stat().st_mtime_ns)

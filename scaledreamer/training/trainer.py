@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from scaledreamer.constraints import NonNegativeFloat, PositiveInt
 from scaledreamer.errors import UserError
+from scaledreamer.slurm import job
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, Trainer
@@ -48,13 +49,21 @@ def trainer(
     """
     import torch
     from lightning.pytorch import Trainer
+    from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    from scaledreamer.training.checkpoints import Checkpoints
+    from scaledreamer.training.interruption import Interruptions
 
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise UserError("trainer.accelerator=gpu: PyTorch sees no GPU here; use trainer=cpu.")
     if threads is not None:
         torch.set_num_threads(threads)
     _quiet()
+    options = dict(lightning or {})
+    if job.job_id() is not None and SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
+        # Requeues are ours: scaledreamer.training.interruption.
+        options.setdefault("plugins", [SLURMEnvironment(auto_requeue=False)])
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs, as the reference's convolutions; no effect on CPUs
     try:
         made = Trainer(
@@ -68,7 +77,8 @@ def trainer(
             accumulate_grad_batches=accumulate_grad_batches,
             gradient_clip_val=gradient_clip_val,
             log_every_n_steps=log_every_n_steps,
-            callbacks=list(callbacks),
+            # A checkpoint says that the others have finished with its step; who may leave after a step comes last.
+            callbacks=sorted(callbacks, key=lambda c: isinstance(c, Checkpoints) + 2 * isinstance(c, Interruptions)),
             logger=list(logger),
             default_root_dir=directory,
             enable_checkpointing=False,  # ours: scaledreamer.training.checkpoints
@@ -76,7 +86,7 @@ def trainer(
             use_distributed_sampler=False,  # ours: the sampler knows ranks
             limit_val_batches=0,
             num_sanity_val_steps=0,
-            **(lightning or {}),
+            **options,
         )
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise UserError(f"trainer: {str(error).splitlines()[0]}") from error

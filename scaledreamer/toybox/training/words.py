@@ -50,7 +50,7 @@ def write_tokenizer(folder: Path, texts: Sequence[str]) -> None:
         vocab_size=_MERGES,
         end_of_word_suffix="</w>",
         initial_alphabet=alphabet,
-        special_tokens=endings,  # gets them numbers before training, which breaks ties by numbers; else those are random
+        special_tokens=endings,  # numbered before training, which breaks ties by number, they come out the same
         show_progress=False,
     )
     words = sorted({word for text in texts for word in text.replace(",", " , ").split()})
