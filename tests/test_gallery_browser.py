@@ -181,6 +181,7 @@ def test_the_viewer_draws_and_turns(page, visit):
     assert file.read_bytes() == (page.parents[1] / "render" / "meshes" / f"{name}.glb").read_bytes()
 
 
+@pytest.mark.slow
 def test_one_viewer_at_a_time_with_keys(page, visit):
     seen = visit(page)
     order = seen.prompts()
