@@ -1,6 +1,6 @@
-"""Time and memory of a training step and of its parts, at any configuration.
+"""Time, memory and work of a training step and of its parts, at any configuration.
 
-python -m scaledreamer.benchmark generator=3dconv guidance=asd_sd [--steps 50] [--json FILE]
+python -m scaledreamer.benchmark generator=3dconv guidance=asd_sd [--steps 50] [--json NEW] [--compare OLD]
 """
 
 import argparse
@@ -9,70 +9,64 @@ import sys
 from pathlib import Path
 
 from scaledreamer.cli import clear_errors
-
-PARTS = ("generator", "renderer", "VAE", "prior", "optimizer", "rest")
+from scaledreamer.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command."""
+    """The command; it may be called again and again in one process.
+
+    Raises:
+        UserError: a file or the configuration is wrong, or it cannot run here.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m scaledreamer.benchmark",
-        description="Time and memory of a training step and its parts. A prior that is not on this machine gets random "
-        "weights of its sizes.",
+        description="Time, memory and work of a training step and its parts. A prior that is not on this machine gets "
+        "random weights of its sizes.",
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as of train.py")
     parser.add_argument("--steps", type=_positive, default=20, help="steps that are timed (20)")
     parser.add_argument("--warmup", type=_positive, default=5, help="steps before them (5)")
+    parser.add_argument("--no-floor", action="store_true", help="count no operations and bytes: times and memory alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="show the ratios to figures written before")
+    parser.add_argument("--profile", type=Path, metavar="FOLDER", help="write a trace of a few more steps there")
     given = parser.parse_intermixed_args(arguments)
+    # What is wrong with files is said before any time is spent.
+    if given.json is not None and (given.json.is_dir() or not given.json.absolute().parent.is_dir()):
+        raise UserError(f"--json {given.json}: name a file in a folder that is there.")
+    if given.profile is not None:
+        _make(given.profile)
+    from scaledreamer.benchmark.report import read_report
+
+    old = read_report(given.compare) if given.compare is not None else None
     from scaledreamer.benchmark.run import benchmark
 
-    report = benchmark(given.overrides, steps=given.steps, warmup=given.warmup)
-    _show(report)
+    report = benchmark(
+        given.overrides, steps=given.steps, warmup=given.warmup, floor=not given.no_floor, profile=given.profile
+    )
+    if report.rank:
+        return  # the first process speaks for all
+    from scaledreamer.benchmark.show import show, show_comparison
+
+    show(report)
+    new = report.as_dict()
+    if old is not None:
+        show_comparison(old, new, str(given.compare))
     if given.json is not None:
-        given.json.write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
+        given.json.write_text(json.dumps(new, indent=2) + "\n", encoding="utf-8")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--profile {folder}: the folder cannot be made: {error.strerror}.") from error
 
 
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
     return int(text)
-
-
-def _show(report) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    stages, settings = report.stages, report.settings
-    whole = stages["step"]
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("")
-    for column in ("forward ms", "backward ms", "share", "peak GiB"):
-        table.add_column(column, justify="right")
-    for part in PARTS:
-        found = [stages.get(part), stages.get(f"{part} backward")]
-        if found[0] is None:
-            continue
-        times = [f"{s.milliseconds:.1f}" if s else "" for s in found]
-        share = sum(s.milliseconds for s in found if s) / whole.milliseconds
-        peaks = [s.peak_gib for s in found if s and s.peak_gib is not None]
-        table.add_row(part, *times, f"{share:.0%}", f"{max(peaks):.2f}" if peaks else "", end_section=part == PARTS[-1])
-    peak = whole.peak_gib if whole.peak_gib is not None else report.process_peak_gib
-    table.add_row("step", f"{whole.milliseconds:.1f}", "", "", f"{peak:.2f}")
-    console = Console(highlight=False)
-    console.print(
-        f"{settings['device']}, torch {settings['torch']}; prior {settings['prior']}, {settings['precision']}; "
-        f"{settings['prompts_per_step']} prompts x {settings['views_per_prompt']} views of "
-        f"{settings['image_size']} x {settings['image_size']}; "
-        f"generator {report.generator_parameters / 1e6:.1f} M parameters",
-        soft_wrap=True,
-    )
-    console.print(table)
-    memory = "GPU memory allocated" if whole.peak_gib is not None else "memory of the process"
-    console.print(
-        f"{report.steps_per_second:.2f} steps/s over {settings['steps']} steps; peaks are of {memory}.", soft_wrap=True
-    )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from scaledreamer.benchmark.ceilings import copy_speed
 from scaledreamer.benchmark.points import Where, points_of
 from scaledreamer.benchmark.timeline import Timeline
 from scaledreamer.cli import clear_errors
@@ -100,7 +101,7 @@ def benchmark(
         "repeats": repeats,
         "points": n,
         "log2_size": log2_size,
-        "copy_bytes_per_second": _copy_speed(device, repeats),
+        "copy_bytes_per_second": copy_speed(device, repeats),
         "measurements": [asdict(m) for m in found],
     }
 
@@ -163,14 +164,6 @@ def bytes_of(encoding: HashGrid, n: int, timed: str, variant: Variant) -> tuple[
     if timed == "to both":  # the table is read again
         unique, gathered = unique + points + read * table, gathered + read * corners
     return unique, gathered
-
-
-def _copy_speed(device: torch.device, repeats: int) -> float:
-    """Bytes read and written per second by a copy that no cache holds."""
-    source = torch.empty(2**28 if device.type == "cuda" else 2**24, device=device).normal_()  # 1 GiB or 64 MiB
-    target = torch.empty_like(source)
-    milliseconds, _ = _time(lambda: target.copy_(source), device, repeats=repeats, warmup=2)
-    return 2 * source.nbytes / milliseconds * 1000
 
 
 def _version(package: str) -> str | None:

@@ -1,40 +1,37 @@
 """A few training steps of any configuration, without corpus, text encoder or downloads."""
 
+import gc
 import logging
 import platform
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader, IterableDataset
 
+from scaledreamer.benchmark import process
+from scaledreamer.benchmark.ceilings import ceilings
+from scaledreamer.benchmark.counting import STEPS, StageCounter
+from scaledreamer.benchmark.profiling import Profiler
+from scaledreamer.benchmark.report import Report, Work
 from scaledreamer.benchmark.stages import StageTimer
-from scaledreamer.benchmark.timeline import Stage, process_peak_gib
+from scaledreamer.benchmark.timeline import process_peak_gib
 from scaledreamer.config import check, compose, plain
 from scaledreamer.corpora.dataset import PromptBatch, as_fetched
+from scaledreamer.errors import UserError
 from scaledreamer.guidance.base import Guidance
 from scaledreamer.priors.locate import stand_in
 from scaledreamer.schedules import step_at
+from scaledreamer.system import TextTo3D
 from scaledreamer.text.embedding import TextEmbedding
 
+TRUE_RENDERS = "scaledreamer.toybox.supervision.TrueRenders"
+"""The guidance whose targets follow from the prompts' words."""
+
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What was measured, and of what."""
-
-    stages: dict[str, Stage]
-    steps_per_second: float
-    process_peak_gib: float
-    generator_parameters: int
-    settings: dict[str, Any]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For a JSON file."""
-        return asdict(self)
 
 
 class _RandomPrompts(IterableDataset[PromptBatch]):
@@ -56,10 +53,18 @@ class _RandomPrompts(IterableDataset[PromptBatch]):
             yield self.batch
 
 
-def benchmark(overrides: Sequence[str] = (), *, steps: int = 20, warmup: int = 5) -> Report:
+def benchmark(
+    overrides: Sequence[str] = (),
+    *,
+    steps: int = 20,
+    warmup: int = 5,
+    floor: bool = False,
+    profile: Path | None = None,
+) -> Report:
     """Train ``warmup + steps`` steps with random text, and say where the time went.
 
-    Callbacks and loggers are left out: nothing but the step is measured.
+    Callbacks and loggers are left out: nothing but the step is measured. What is counted and profiled is counted and
+    profiled in more steps, which are not timed.
 
     A prior that is not on this machine is replaced by random weights of its sizes, unless the overrides name it.
     Renders have the size that they have at the end of a run.
@@ -68,26 +73,20 @@ def benchmark(overrides: Sequence[str] = (), *, steps: int = 20, warmup: int = 5
         overrides: as of ``train.py``.
         steps: that are timed.
         warmup: steps before them.
+        floor: count operations and bytes, and measure how fast the device could be; one process only.
+        profile: folder that is there, for a trace.
 
     Raises:
         UserError: the configuration is wrong, or cannot run here.
     """
-    timer = StageTimer(warmup=warmup, steps=steps)
-    cfg = compose([*overrides, f"trainer.max_steps={timer.total_steps}"])
-    check(cfg)
-    config = plain(cfg)
-    if not any(o.startswith("guidance.prior.path=") for o in overrides):
-        config["guidance"]["prior"]["path"] = stand_in(config["guidance"]["prior"]["path"])
-    config["cameras"]["image_size"] = step_at(config["cameras"]["image_size"], 1.0)
+    since, age = _stopwatch()
+    profiler = Profiler(profile) if profile is not None else None
+    timer = StageTimer(warmup=warmup, steps=steps, age=age, profiler=profiler)
+    config = _configuration(overrides, timer.total_steps)
     # Heavy imports come after the check, so that a mistake is answered at once.
     from scaledreamer.training.build import build, build_system, wordings
 
-    trainer = build(
-        {**config["trainer"], "lightning": {**config["trainer"]["lightning"], "enable_progress_bar": False}},
-        callbacks=[timer],
-        logger=[],
-        directory=Path.cwd(),
-    )
+    trainer = _trainer(config, timer)
     guidance: Guidance = build(config["guidance"])
     prior = guidance.prior
     prior.prepare()
@@ -99,15 +98,16 @@ def benchmark(overrides: Sequence[str] = (), *, steps: int = 20, warmup: int = 5
         length=prior.text_length,
         width=prior.text_dim,
     )
-    gpu = trainer.strategy.root_device.type == "cuda"
-    trainer.fit(system, DataLoader(batches, batch_size=None, collate_fn=as_fetched, pin_memory=gpu))
-    return Report(
-        stages=timer.stages(),
-        steps_per_second=timer.steps_per_second,
-        process_peak_gib=process_peak_gib(),
-        generator_parameters=sum(p.numel() for p in system.generator.parameters()),
-        settings={
-            "device": torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads",
+    device = trainer.strategy.root_device
+    gpu = device.type == "cuda"
+    data = DataLoader(batches, batch_size=None, collate_fn=as_fetched, pin_memory=gpu)
+    trainer.fit(system, data)
+    found = {
+        "stages": timer.stages(),
+        "process_peak_gib": process_peak_gib(),
+        "rank": trainer.global_rank,
+        "settings": {
+            "device": torch.cuda.get_device_name(device) if gpu else f"CPU, {torch.get_num_threads()} threads",
             "processes": trainer.world_size,
             "torch": torch.__version__,
             "python": platform.python_version(),
@@ -119,4 +119,96 @@ def benchmark(overrides: Sequence[str] = (), *, steps: int = 20, warmup: int = 5
             "steps": steps,
             "overrides": list(overrides),
         },
+    }
+    if floor and trainer.world_size > 1:
+        log.warning("operations and bytes are counted of one process only: left away")
+        floor = False
+    del trainer, guidance, prior
+    return Report(
+        **found,
+        work=_work(config, system, data, device) if floor else None,
+        steps_per_second=timer.steps_per_second,
+        generator_parameters=sum(p.numel() for p in system.generator.parameters()),
+        first_steps=timer.first_steps,
+        first_steps_since=since,
+        kernels=profiler.kernels if profiler is not None else [],
     )
+
+
+def _configuration(overrides: Sequence[str], steps: int) -> dict[str, Any]:
+    """The plain configuration of so many steps."""
+    cfg = compose([*overrides, f"trainer.max_steps={steps}"])
+    check(cfg)
+    config = plain(cfg)
+    if config["guidance"]["_target_"] == TRUE_RENDERS:
+        raise UserError(
+            "guidance: true pictures are rendered of toys, and the prompts of a benchmark are random; choose another "
+            "guidance=."
+        )
+    prior = config["guidance"]["prior"]
+    if not any(o.startswith("guidance.prior.path=") for o in overrides):
+        prior["path"] = stand_in(prior["path"])
+    config["cameras"]["image_size"] = step_at(config["cameras"]["image_size"], 1.0)
+    return config
+
+
+def _trainer(config: dict[str, Any], callback: Callback) -> Trainer:
+    from scaledreamer.training.build import build
+
+    options = {**config["trainer"]["lightning"], "enable_progress_bar": False}
+    node = {**config["trainer"], "lightning": options}
+    return build(node, callbacks=[callback], logger=[], directory=Path.cwd())
+
+
+def _work(config: dict[str, Any], system: TextTo3D, data: DataLoader, device: torch.device) -> Work:
+    """What a step of a trained system has to do: counted without what would hide it, and the device's ceilings.
+
+    The system goes on where it was: how much a renderer does may depend on what it has learned. Its prior is set up
+    anew with ``speedup: none``, where it has that option, since replayed CUDA graphs and compiled code show no
+    operators.
+    """
+    from scaledreamer.training.build import build
+
+    prior = config["guidance"]["prior"]
+    plainly = {**prior, "speedup": "none"} if "speedup" in prior else prior
+    system.zero_grad(set_to_none=True)
+    del system.guidance  # its memory may be needed for the other one
+    _free()
+    system.guidance = build({**config["guidance"], "prior": plainly})
+    system.guidance.prior.prepare()
+    counter = StageCounter()
+    with _uncompiled():
+        _trainer({**config, "trainer": {**config["trainer"], "max_steps": STEPS}}, counter).fit(system, data)
+    tally = counter.tally
+    del system.guidance
+    _free()
+    return Work(
+        ceilings=ceilings(device.type, torch.get_num_threads()),
+        counts=tally.counted(),
+        hidden=tally.hidden,
+        unregistered=sorted(tally.unregistered),
+    )
+
+
+def _free() -> None:
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Compiled functions run as they are written; before PyTorch 2.6 only those of the prior do."""
+    stance = getattr(torch.compiler, "set_stance", None)
+    return stance("force_eager") if stance is not None else nullcontext()
+
+
+_called = False
+
+
+def _stopwatch() -> tuple[str, Callable[[], float]]:
+    """Since when, and how long ago that is: the start of the process, or of this call where it is not the first."""
+    global _called
+    began = process.age() if _called else 0.0
+    since = "call" if _called else "process start"
+    _called = True
+    return since, lambda: process.age() - began

@@ -1,6 +1,7 @@
 """Takes a training step of a real run apart into generator, renderer, VAE, prior and optimiser."""
 
 import time
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from scaledreamer.benchmark.profiling import Profiler
 from scaledreamer.benchmark.timeline import Stage, Timeline
 from scaledreamer.priors.base import Prior
 from scaledreamer.renderers.base import Rendering
@@ -17,27 +19,108 @@ from scaledreamer.system import TextTo3D
 MEMORY_STEPS = 3
 """Steps after the timed ones, in which memory is tracked."""
 
+PROFILED_STEPS = 3
+"""Steps after those, where a profile is asked for."""
 
-class StageTimer(Callback):
-    """Times the stages of every training step, forward and backward.
+
+class StageHooks(Callback):
+    """Is told when the stages of every training step begin, forward and backward.
 
     A stage's backward pass begins when the gradient of its output is complete: hooks on the renders and on the field's
     tensors tell. What lies between the named stages is ``rest``: cameras, losses, guidance, the trainer.
+    """
+
+    def __init__(self) -> None:
+        self.seen = 0
+        """Steps that are done."""
+        self._undo: list[Callable[[], None]] = []
+
+    def begin(self, module: pl.LightningModule) -> None:
+        """A step begins, in the stage ``rest``."""
+        raise NotImplementedError
+
+    def enter(self, stage: str) -> None:
+        """A stage of the step begins."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """The step, the next of :attr:`seen`, is done."""
+        raise NotImplementedError
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the hooks in; weights are loaded and nothing has run yet."""
+        assert isinstance(pl_module, TextTo3D)
+        guidance, prior = pl_module.guidance, pl_module.guidance.prior
+        hooks = [
+            pl_module.generator.register_forward_pre_hook(lambda *_: self.enter("generator")),
+            pl_module.generator.register_forward_hook(self._after_generator),
+            pl_module.renderer.register_forward_hook(self._after_renderer),
+        ]
+        guidance.prior = cast(Prior, _ToldPrior(prior, self.enter))
+        self._undo = [*(hook.remove for hook in hooks), lambda: setattr(guidance, "prior", prior)]
+
+    def on_train_end(self, *_: Any) -> None:
+        """Take them out."""
+        for undo in self._undo:
+            undo()
+        self._undo = []  # they hold the prior and its weights
+
+    def _after_generator(self, _module: Any, _inputs: Any, field: Any) -> None:
+        tensors = [getattr(field, f.name) for f in fields(field)] if is_dataclass(field) else []
+        for tensor in tensors:
+            if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
+                tensor.register_hook(lambda _: self.enter("generator backward"))
+        self.enter("renderer")
+
+    def _after_renderer(self, _module: Any, _inputs: Any, rendering: Rendering) -> None:
+        if rendering.rgb.requires_grad:
+            rendering.rgb.register_hook(lambda _: self.enter("renderer backward"))
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """A step begins."""
+        self.begin(pl_module)
+
+    def on_before_backward(self, *_: Any) -> None:
+        """The loss is there."""
+        self.enter("VAE backward")
+
+    def on_after_backward(self, *_: Any) -> None:
+        """All gradients are there."""
+        self.enter("rest")
+
+    def on_before_optimizer_step(self, *_: Any) -> None:
+        """The optimiser is about to step."""
+        self.enter("optimizer")
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """A step is done."""
+        self.end()
+        self.seen += 1
+
+
+class StageTimer(StageHooks):
+    """Times the stages of every training step.
 
     Args:
         warmup: steps that do not count.
         steps: steps that are timed.
+        age: seconds since whatever the first step is waited for from.
+        profiler: of a few more steps.
     """
 
-    def __init__(self, *, warmup: int, steps: int) -> None:
+    def __init__(self, *, warmup: int, steps: int, age: Callable[[], float], profiler: Profiler | None = None) -> None:
+        super().__init__()
         self.warmup, self.steps = warmup, steps
-        self._seen = 0
+        self._age, self._profiler = age, profiler
+        self.total_steps = self._unprofiled + (PROFILED_STEPS if profiler is not None else 0)
+        """Steps that the trainer has to make."""
         self._started = self._stopped = 0.0
         self.timeline: Timeline
+        self.first_steps: list[float] = []
+        """Ages at which the first and the second step had ended."""
 
     @property
-    def total_steps(self) -> int:
-        """Steps that the trainer has to make."""
+    def _unprofiled(self) -> int:
         return self.warmup + self.steps + MEMORY_STEPS
 
     @property
@@ -50,52 +133,40 @@ class StageTimer(Callback):
         return self.timeline.stages(repetitions=self.steps)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the hooks in; weights are loaded and nothing has run yet."""
-        assert isinstance(pl_module, TextTo3D)
+        """See :class:`StageHooks`."""
+        super().on_train_start(trainer, pl_module)
         self.timeline = Timeline(pl_module.device)
-        enter = self.timeline.enter
-        pl_module.generator.register_forward_pre_hook(lambda *_: enter("generator"))
-        pl_module.generator.register_forward_hook(self._after_generator)
-        pl_module.renderer.register_forward_hook(self._after_renderer)
-        pl_module.guidance.prior = cast(Prior, _TimedPrior(pl_module.guidance.prior, self.timeline))
+        if trainer.global_rank:
+            self._profiler = None  # one process writes the trace
 
-    def _after_generator(self, _module: Any, _inputs: Any, field: Any) -> None:
-        tensors = [getattr(field, f.name) for f in fields(field)] if is_dataclass(field) else []
-        for tensor in tensors:
-            if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
-                tensor.register_hook(lambda _: self.timeline.enter("generator backward"))
-        self.timeline.enter("renderer")
+    def enter(self, stage: str) -> None:
+        """See :meth:`StageHooks.enter`."""
+        self.timeline.enter(stage)
+        if self._profiler is not None:
+            self._profiler.mark(stage)
 
-    def _after_renderer(self, _module: Any, _inputs: Any, rendering: Rendering) -> None:
-        if rendering.rgb.requires_grad:
-            rendering.rgb.register_hook(lambda _: self.timeline.enter("renderer backward"))
-
-    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """A step begins."""
-        if self._seen == self.warmup:
+    def begin(self, module: pl.LightningModule) -> None:
+        """See :meth:`StageHooks.begin`."""
+        if self.seen == self.warmup:
             self.timeline.forget()
             self._started = self._clock()
+        if self.seen == self._unprofiled and self._profiler is not None:
+            self._profiler.start(module.device)
         self.timeline.begin()
 
-    def on_before_backward(self, *_: Any) -> None:
-        """The loss is there."""
-        self.timeline.enter("VAE backward")
-
-    def on_after_backward(self, *_: Any) -> None:
-        """All gradients are there."""
-        self.timeline.enter("rest")
-
-    def on_before_optimizer_step(self, *_: Any) -> None:
-        """The optimiser is about to step."""
-        self.timeline.enter("optimizer")
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """A step is done."""
+    def end(self) -> None:
+        """See :meth:`StageHooks.end`."""
         self.timeline.enter("end")
-        self._seen += 1
-        if self._seen == self.warmup + self.steps:
+        done = self.seen + 1
+        if done <= 2:
+            self._clock()
+            self.first_steps.append(self._age())
+        if done == self.warmup + self.steps:
             self._stopped = self._clock()
-            self.timeline.tracks_memory = True
+        self.timeline.tracks_memory = self.warmup + self.steps <= done < self._unprofiled
+        if done == self.total_steps and self._profiler is not None:
+            self._clock()
+            self._profiler.stop(PROFILED_STEPS)
 
     @staticmethod
     def _clock() -> float:
@@ -104,23 +175,23 @@ class StageTimer(Callback):
         return time.perf_counter()
 
 
-class _TimedPrior:
-    """A prior that tells a timeline of its two calls."""
+class _ToldPrior:
+    """A prior that tells of its two calls."""
 
-    def __init__(self, prior: Prior, timeline: Timeline) -> None:
-        self._prior, self._timeline = prior, timeline
+    def __init__(self, prior: Prior, enter: Callable[[str], None]) -> None:
+        self._prior, self._enter = prior, enter
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._prior, name)
 
     def encode_images(self, images: Tensor, noise: Tensor) -> Tensor:
-        self._timeline.enter("VAE")
+        self._enter("VAE")
         latents = self._prior.encode_images(images, noise)
-        self._timeline.enter("rest")
+        self._enter("rest")
         return latents
 
     def predict_noise(self, *inputs: Any, **options: Any) -> Tensor:
-        self._timeline.enter("prior")
+        self._enter("prior")
         noise = self._prior.predict_noise(*inputs, **options)
-        self._timeline.enter("rest")
+        self._enter("rest")
         return noise
