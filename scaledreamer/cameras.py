@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from scaledreamer.constraints import PositiveFloat, PositiveInt, Range
 from scaledreamer.errors import UserError
 from scaledreamer.randomness import StepRandom
-from scaledreamer.schedules import StepSchedule, step_at
+from scaledreamer.schedules import ShareSchedule, StepSchedule, step_at, value_at
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,10 @@ class RandomCameras:
         distance: from the origin, world units; with ``relative_distance`` in units of 1 / tan(fovy / 2), so that an
             object fills the same part of the picture whatever the field of view.
         fovy, azimuth, elevation: ranges in degrees.
+        azimuth_share: how much of the azimuth range independent cameras come from, over the run. A share s < 1 leaves
+            those within s / 4 of the range around its middle, and around its ends: with the whole circle the front and
+            the back. With a small one at first an object gets its front and back before its sides, and is turned the
+            right way: a picture "from the side" may show it facing either way.
         views_per_prompt: V.
         layout: ``independent`` draws every camera by itself; ``ring`` draws one and turns it in equal steps, ring after
             ring. Azimuths are stratified with both: views of a prompt fall into the V parts of the range, and within
@@ -104,6 +108,7 @@ class RandomCameras:
         relative_distance: bool = False,
         fovy: Range = (40.0, 70.0),
         azimuth: Range = (-180.0, 180.0),
+        azimuth_share: ShareSchedule = 1.0,
         elevation: Range = (-10.0, 45.0),
         views_per_prompt: PositiveInt = 1,
         layout: Literal["independent", "ring"] = "independent",
@@ -122,6 +127,11 @@ class RandomCameras:
             raise UserError(
                 f"cameras.views_per_ring: {views_per_ring} does not divide cameras.views_per_prompt={views_per_prompt}."
             )
+        if layout == "ring" and azimuth_share != 1:
+            raise UserError(
+                "cameras.azimuth_share: a ring goes all around; leave it at 1.0, or set cameras.layout=independent."
+            )
+        self.azimuth_share = azimuth_share
         self.image_size, self.test_image_size = image_size, test_image_size
         self.test_distance, self.test_fovy, self.test_elevation = test_distance, test_fovy, test_elevation
 
@@ -129,8 +139,8 @@ class RandomCameras:
         """Side of a training render in pixels when the fraction ``progress`` of the run is done."""
         return step_at(self.image_size, progress)
 
-    def sample(self, prompts: int, random: StepRandom) -> Cameras:
-        """Training cameras [P * V] of P prompts."""
+    def sample(self, prompts: int, random: StepRandom, *, progress: float = 1.0) -> Cameras:
+        """Training cameras [P * V] of P prompts, when the fraction ``progress`` of the run is done."""
         views, ring = self.views_per_prompt, self.views_per_ring
         rings = views // ring
         draws = random.uniform(prompts, rings, 5).repeat_interleave(ring, dim=1).unbind(dim=-1)  # 5 of [P, V]
@@ -140,6 +150,9 @@ class RandomCameras:
         strip = (random.global_rows(prompts)[:, None] + draws[2]) / (random.world_size * prompts)
         view = torch.arange(views, device=random.device)
         turn = (view % ring * rings + view // ring + strip) / views  # [P, V] in [0, 1)
+        if (share := value_at(self.azimuth_share, progress)) < 1:
+            nearest = (2 * turn + 0.5).floor()  # 0 and 2 the ends, 1 the middle
+            turn = (nearest + share * (2 * turn - nearest)) / 2
         return look_at_origin(
             azimuth=_between(self.azimuth, turn).flatten(),
             elevation=self._elevation(draws[3], draws[4]).flatten(),

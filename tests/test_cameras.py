@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
-from scaledreamer.cameras import RandomCameras, look_at_origin
+from scaledreamer.cameras import Cameras, RandomCameras, look_at_origin
+from scaledreamer.errors import UserError
 from scaledreamer.randomness import StepRandom
 
 DEGREES = 180 / math.pi
@@ -140,3 +142,29 @@ def test_cameras_are_selected_and_repeated_prompt_by_prompt():
     assert twice.azimuth.tolist() == [0, 180, 0, 180]
     torch.testing.assert_close(twice.c2w[2:], twice.c2w[:2])
     assert twice.c2w.shape == (4, 4, 4)
+
+
+def test_cameras_begin_at_front_and_back_and_widen():
+    """A share of .25 is 22.5 degrees to both sides of the front and of the back; strata and all else stay."""
+    cameras = RandomCameras(azimuth_share=((0, 0.25), (0.5, 1)), views_per_prompt=4)
+
+    def drawn(progress: float) -> Cameras:
+        return cameras.sample(64, StepRandom(seed=0, step=0), progress=progress)
+
+    start, half, whole = drawn(0.0), drawn(0.25), drawn(0.5)
+
+    def from_nearest(azimuth: Tensor) -> Tensor:  # of front and back, degrees
+        return azimuth - 180 * (azimuth / 180).round()
+
+    assert 20 < float(from_nearest(start.azimuth).abs().max()) <= 22.5
+    assert 50 < float(from_nearest(half.azimuth).abs().max()) <= 0.625 * 90
+    assert 0.4 < float((start.azimuth.abs() < 90).float().mean()) < 0.6
+    torch.testing.assert_close(from_nearest(start.azimuth), from_nearest(whole.azimuth) / 4, atol=1e-4, rtol=0)
+    assert torch.equal(start.elevation, whole.elevation)
+    plain = RandomCameras(views_per_prompt=4).sample(64, StepRandom(seed=0, step=0))
+    assert torch.equal(whole.azimuth, plain.azimuth)
+
+
+def test_a_ring_goes_all_around():
+    with pytest.raises(UserError, match="azimuth_share"):
+        RandomCameras(layout="ring", views_per_prompt=4, azimuth_share=0.5)
