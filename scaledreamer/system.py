@@ -18,6 +18,7 @@ from scaledreamer.fields.base import Field
 from scaledreamer.generators.base import Generator
 from scaledreamer.guidance.base import Distillation, Guidance
 from scaledreamer.losses import LossWeights, regularisers
+from scaledreamer.optim.fused import fuse
 from scaledreamer.randomness import StepRandom
 from scaledreamer.renderers.base import Renderer, Rendering
 from scaledreamer.schedules import Schedule, value_at
@@ -164,12 +165,13 @@ class TextTo3D(pl.LightningModule):
         return (self.global_step + 1) % every == 0 or self.global_step == 0
 
     def _log(self, out: StepOutput) -> None:
-        figures = {f"train/{name}": value for name, value in out.terms.items()}
+        figures: dict[str, Tensor | float] = {f"train/{name}": value for name, value in out.terms.items()}
         figures |= {"train/loss": out.loss, "train/opacity": out.rendering.opacity.mean()}
         figures |= {f"train/{name}": value for name, value in out.distillation.figures.items()}
-        figures |= {f"weight/{name}": torch.tensor(value) for name, value in out.weights.items()}
+        figures |= {f"weight/{name}": value for name, value in out.weights.items()}
         self.log_dict(
-            {name: value.detach().float() for name, value in figures.items()},
+            # Numbers go to the device, where NCCL averages them: it takes no tensors of a CPU.
+            {name: v.detach().float() if isinstance(v, Tensor) else v for name, v in figures.items()},
             on_step=True,
             sync_dist=self.trainer.world_size > 1,  # the mean over processes is the figure of the global batch
         )
@@ -179,12 +181,12 @@ class TextTo3D(pl.LightningModule):
         for group, rate in zip(optimizer.param_groups, self._full_rates, strict=True):
             group["lr"] = rate * value_at(self._lr_schedule, self.progress)
         if self.logs_now:
-            figures = {}
+            figures: dict[str, Tensor | float] = {}
             for group in optimizer.param_groups:
                 gradients = [p.grad for p in group["params"] if p.grad is not None]
                 figures[f"train/grad_norm/{group['name']}"] = torch.nn.utils.get_total_norm(gradients)
-                figures[f"train/lr/{group['name']}"] = torch.tensor(float(group["lr"]))
-            norms = [figures[f"train/grad_norm/{group['name']}"] for group in optimizer.param_groups]
+                figures[f"train/lr/{group['name']}"] = float(group["lr"])
+            norms = [v for v in figures.values() if isinstance(v, Tensor)]
             figures["train/grad_norm"] = torch.nn.utils.get_total_norm(norms)
             self.log_dict(figures, on_step=True)
 
@@ -210,7 +212,7 @@ class TextTo3D(pl.LightningModule):
         if unused:
             parts = sorted({n.split(".")[0] for n, _ in self.named_parameters()})
             raise UserError(f"parameter_groups.{unused[0]}: no parameter has that name; they begin with {parts}.")
-        made = self._optimizer(list(groups.values()))
+        made = fuse(self._optimizer(list(groups.values())))
         self._full_rates = [group["lr"] for group in made.param_groups]
         return made
 

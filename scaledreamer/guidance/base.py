@@ -22,7 +22,7 @@ class Distillation:
     """The loss of a training step and what it was made of."""
 
     loss: Tensor  # []
-    figures: dict[str, Tensor]  # [] each, for loggers; what was computed stays on the device
+    figures: dict[str, Tensor | float]  # [] each, for loggers; tensors stay on the device
     gradient: Tensor | None = None  # [B, C, h, w]  g, before the division by B; None where no latents are compared
 
 

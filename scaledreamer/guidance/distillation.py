@@ -102,7 +102,7 @@ class ScoreDistillation:
                 gradient = gradient.clamp(-self.grad_clip, self.grad_clip)
         target = (latents - gradient).detach()
         loss = 0.5 * F.mse_loss(latents, target, reduction="sum") / latents.shape[0]
-        bounds = {"t_min": torch.tensor(float(step.t_min)), "t_max": torch.tensor(float(step.t_max))}
+        bounds = {"t_min": float(step.t_min), "t_max": float(step.t_max)}
         figures = {"t": step.t.float().mean(), **bounds, "score_norm": gradient.norm()}
         return Distillation(loss=loss, gradient=gradient, figures=figures)
 

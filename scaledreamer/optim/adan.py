@@ -1,13 +1,19 @@
 """Adan: Adaptive Nesterov Momentum Algorithm (Xie et al., arXiv 2208.06677)."""
 
 import math
+import os
 from collections.abc import Callable, Iterable
+from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from scaledreamer.constraints import NonNegativeFloat, Probability
+
+LARGE = 1 << 14
+"""Numbers from which on a tensor on a GPU is updated by a kernel of its own."""
 
 
 class Adan(torch.optim.Optimizer):
@@ -51,9 +57,38 @@ class Adan(torch.optim.Optimizer):
         scale = self._clip_factor()
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
-            if parameters:
-                self._step_group(group, parameters, scale)
+            large = [p for p in parameters if _by_kernel(p)]
+            small = [p for p in parameters if not _by_kernel(p)]
+            if large:
+                self._step_large(group, large, scale)
+            if small:
+                self._step_group(group, small, scale)
         return loss
+
+    def _state_of(self, parameter: Tensor, gradient: Tensor) -> dict[str, Any]:
+        """With one more step counted. The count is a tensor on the CPU, as in torch.optim: reading it does not wait."""
+        state = self.state[parameter]
+        if not state:
+            zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_diff", "exp_avg_sq")}
+            state.update(step=torch.zeros(()), **zeros, previous=gradient.clone())
+        state["step"] += 1
+        return state
+
+    def _step_large(self, group: dict[str, Any], parameters: list[Tensor], scale: Tensor | None) -> None:
+        from scaledreamer.kernels import adan
+
+        for parameter in parameters:
+            gradient: Tensor = parameter.grad  # type: ignore[assignment]
+            new = not self.state[parameter]
+            state = self._state_of(parameter, gradient)
+            if new and scale is not None:
+                state["previous"] *= scale
+            adan.step(
+                *(parameter, gradient, state, scale),
+                count=float(state["step"]),
+                **{name: group[name] for name in ("lr", "betas", "eps", "decoupled")},
+                decay=group["weight_decay"],
+            )
 
     def _clip_factor(self) -> Tensor | None:
         largest = self.defaults["max_grad_norm"]
@@ -69,16 +104,10 @@ class Adan(torch.optim.Optimizer):
         gradients: list[Tensor] = [p.grad for p in parameters]  # type: ignore[misc]
         if scale is not None:
             gradients = list(torch._foreach_mul(gradients, scale))
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            if not self.state[parameter]:
-                zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_diff", "exp_avg_sq")}
-                # The count is a tensor on the CPU, as in torch.optim: reading it does not wait for the device.
-                self.state[parameter].update(step=torch.zeros(()), **zeros, previous=gradient.clone())
-        for parameter in parameters:
-            self.state[parameter]["step"] += 1
-        counts = [float(self.state[p]["step"]) for p in parameters]  # a parameter may lack gradients at times
+        states = [self._state_of(p, g) for p, g in zip(parameters, gradients, strict=True)]
+        counts = [float(state["step"]) for state in states]  # a parameter may lack gradients at times
         m, v, n, previous = (
-            [self.state[p][name] for p in parameters] for name in ("exp_avg", "exp_avg_diff", "exp_avg_sq", "previous")
+            [state[name] for state in states] for name in ("exp_avg", "exp_avg_diff", "exp_avg_sq", "previous")
         )
         change = torch._foreach_sub(gradients, previous)
         torch._foreach_lerp_(m, gradients, 1 - beta1)
@@ -96,3 +125,15 @@ class Adan(torch.optim.Optimizer):
         torch._foreach_addcdiv_(parameters, v, denominator, [-lr * beta2 / (1 - beta2**k) for k in counts])
         if not group["decoupled"]:
             torch._foreach_div_(parameters, 1 + lr * decay)
+
+
+def _by_kernel(parameter: Tensor) -> bool:
+    gradient: Tensor = parameter.grad  # type: ignore[assignment]
+    there = parameter.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+    plain = parameter.dtype == gradient.dtype == torch.float32 and parameter.is_contiguous()
+    return there and plain and gradient.is_contiguous() and parameter.numel() >= LARGE and _has_triton()
+
+
+@lru_cache(maxsize=1)
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
