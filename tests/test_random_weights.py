@@ -77,9 +77,8 @@ def test_tokenizer_joins_letters_in_pairs_and_knows_every_byte(architecture):
     assert max(tokenizer("zz zz")["input_ids"][1:-1]) < VOCABULARY - 2
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_tiny_is_quick_enough_for_tests():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # threads cost more than they bring at these sizes, most on a busy machine
     prior = StableDiffusion(path="random:tiny")
     prior.setup(CPU)
     images, noise = torch.rand(1, 3, 64, 64, requires_grad=True), torch.randn(1, 4, 8, 8)
@@ -93,5 +92,4 @@ def test_tiny_is_quick_enough_for_tests():
 
     assert sum(p.numel() for p in prior._unet.parameters()) < 1_000_000
     fastest = min(step() for _ in range(5))
-    torch.set_num_threads(threads)
     assert fastest < 0.2  # about 20 ms where nothing else runs

@@ -1,5 +1,6 @@
 import json
 import logging
+import random
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scaledreamer.errors import UserError
-from scaledreamer.priors import locate
+from scaledreamer.priors import clip_text, locate
 from scaledreamer.priors.layout import Configs
 from scaledreamer.priors.parametrisation import alphas_cumprod, as_noise
 from scaledreamer.priors.random_weights import write_random_prior
@@ -19,13 +20,7 @@ from scaledreamer.priors.weights import Weights
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads cost more than they bring at these sizes, most on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +226,19 @@ def test_cut_texts_are_counted_in_one_warning(caplog):
     # 75 tokens between start and end fit, 76 do not.
     assert prior.report_cut(["! " * 75, "!" * 75]) == []
     assert prior.report_cut(["! " * 76, "!" * 76]) == ["! " * 76, "!" * 76]
+
+
+def test_words_have_the_tokens_of_whole_texts(monkeypatch):
+    """Also where texts are odd; and in parts."""
+    tokenizer = StableDiffusion(path="random:tiny")._get_tokenizer()
+    draw, letters = random.Random(0), "abc de'fg, .!- é 日本 \u00a0 \u0301 🚀 Σς 12 <|endoftext|>"
+    texts = ["".join(draw.choices(letters, k=draw.randint(5, 60))) for _ in range(300)]
+    rows = tokenizer(texts, truncation=False, padding=False, verbose=False)["input_ids"]
+    monkeypatch.setattr(clip_text, "COUNTED", 7)
+    for length in (10, 20, 30):
+        cut = [text for text, row in zip(texts, rows, strict=True) if len(row) > length]
+        assert clip_text.too_long(tokenizer, texts, length) == cut
+        assert 0 < len(cut) < len(texts)
 
 
 def test_text_encoder_is_loaded_on_demand_and_freed(tiny):

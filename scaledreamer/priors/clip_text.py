@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 BATCH = 64
 """Texts that are encoded at a time."""
 
+COUNTED = 2048
+"""Texts whose words are counted at a time: those of a large corpus, each once, could still take gigabytes."""
+
 
 class ClipText:
     """Encodes texts; the weights stay as long as the object does.
@@ -63,12 +66,17 @@ def token_ids(tokenizer: Any, texts: Sequence[str], length: int) -> list[list[in
 
 def too_long(tokenizer: Any, texts: Sequence[str], length: int) -> list[str]:
     """Those of the texts that :func:`token_ids` cuts."""
-    # Every token stands for at least one byte, so only long texts need to be looked at.
+    # Every token stands for at least one byte, so only long texts need to be looked at. No token spans two words, so
+    # it is enough to count those of each word once: a large corpus has few words, in all its wordings.
     candidates = [text for text in texts if len(text.encode()) > length - 2]
-    if not candidates:
-        return []
-    rows = tokenizer(candidates, truncation=False, padding=False, verbose=False)["input_ids"]
-    return [text for text, row in zip(candidates, rows, strict=True) if len(row) > length]
+    tokens: dict[str, int] = {}
+    for start in range(0, len(candidates), COUNTED):
+        words = {word for text in candidates[start : start + COUNTED] for word in text.split()} - tokens.keys()
+        if words:
+            new = list(words)
+            rows = tokenizer(new, add_special_tokens=False, verbose=False)["input_ids"]
+            tokens.update(zip(new, map(len, rows), strict=True))
+    return [text for text in candidates if sum(tokens[word] for word in text.split()) > length - 2]
 
 
 def warn_of_cut(cut: Sequence[str], total: int, length: int) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scaledreamer.constraints import PositiveInt
-from scaledreamer.priors.stable_diffusion import StableDiffusion
+from scaledreamer.priors.stable_diffusion import Speedup, StableDiffusion
 
 
 class MultiViewDiffusion(StableDiffusion):
@@ -37,7 +37,7 @@ class MultiViewDiffusion(StableDiffusion):
         negative_prompt: str = "",
         dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto",
         image_size: PositiveInt | None = None,
-        speedup: Literal["none", "cuda_graph", "compile"] = "cuda_graph",
+        speedup: Speedup = "auto",
     ) -> None:
         super().__init__(
             path=path, negative_prompt=negative_prompt, dtype=dtype, image_size=image_size, speedup=speedup

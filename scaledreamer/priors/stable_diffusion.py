@@ -15,10 +15,13 @@ from scaledreamer.errors import UserError
 from scaledreamer.priors import locate
 from scaledreamer.priors.base import TextEncoding
 from scaledreamer.priors.clip_text import ClipText, too_long, warn_of_cut
-from scaledreamer.priors.cuda_graph import GraphedFunction
+from scaledreamer.priors.compiled import Compiled
+from scaledreamer.priors.cuda_graph import GraphedFunction, GraphedGradient
 from scaledreamer.priors.layout import Configs
 from scaledreamer.priors.parametrisation import alphas_cumprod, as_noise
 from scaledreamer.priors.weights import Weights
+
+Speedup = Literal["none", "cuda_graph", "compile", "auto"]
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -37,8 +40,11 @@ class StableDiffusion:
             elsewhere. Latents and noise estimates are float32 always.
         image_size: side in pixels of the images to encode, a multiple of the VAE's factor (8); None for the size the
             UNet was trained at.
-        speedup: of the UNet on a GPU; no effect elsewhere. ``cuda_graph`` records it once per shape and replays it;
-            ``compile`` compiles it and the VAE before (a minute or two at the start of a run).
+        speedup: on a GPU; no effect elsewhere. ``none`` runs diffusers' modules as they are. ``cuda_graph`` puts
+            fused kernels into UNet and VAE (:mod:`scaledreamer.priors.fused`), records both once per shape and
+            replays them. ``compile`` has torch.compile make the UNet's kernels instead (a minute or two at the start
+            of the first run; later ones find them on the disk), or warns and goes on as ``cuda_graph``. ``auto`` is
+            ``cuda_graph``, which keeps nobody waiting.
     """
 
     views = 1
@@ -52,7 +58,7 @@ class StableDiffusion:
         negative_prompt: str = "",
         dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto",
         image_size: PositiveInt | None = None,
-        speedup: Literal["none", "cuda_graph", "compile"] = "cuda_graph",
+        speedup: Speedup = "auto",
     ) -> None:
         self.path, self.negative_prompt = path, negative_prompt
         self._dtype_name, self._image_size, self._speedup = dtype, image_size, speedup
@@ -153,12 +159,25 @@ class StableDiffusion:
         on_gpu = self._device.type == "cuda"
         self._vae = self._frozen(vae, torch.channels_last if on_gpu else torch.preserve_format)
         self._denoise: Callable[..., Tensor] = self._unet_output
+        self._encode: Callable[..., Tensor] = self._latents
         if on_gpu and self._speedup != "none":
-            if self._speedup == "compile":
-                self._unet.compile(dynamic=False)
-                vae.encoder.compile(dynamic=False)  # pyright: ignore[reportAttributeAccessIssue]
-            self._denoise = GraphedFunction(self._unet_output)
+            self._speed_up()
         self.alphas_cumprod = alphas_cumprod(self.configs).to(self._device)
+
+    def _speed_up(self) -> None:
+        def fused() -> Callable[..., Tensor]:
+            if fusible:
+                fuse(self._unet)
+            return self._unet_output
+
+        from scaledreamer.priors.fused import can_fuse, fuse
+
+        fusible = can_fuse(self._device)
+        if fusible:
+            fuse(self._vae)
+        compiles = self._speedup == "compile"
+        self._denoise = GraphedFunction(Compiled(self._unet_output, otherwise=fused) if compiles else fused())
+        self._encode = GraphedGradient(self._latents)
 
     def _resolve(self, device: torch.device, dtype: torch.dtype | None) -> torch.dtype:
         if self._dtype_name != "auto":
@@ -218,7 +237,10 @@ class StableDiffusion:
         z = factor * (mean(x) + std(x) * noise), differentiable with respect to the images.
         """
         with torch.autocast(self._device.type, enabled=False):
-            posterior = self._vae.encode(images.to(self._dtype)).latent_dist  # type: ignore[operator]
+            return self._encode(images, noise)
+
+    def _latents(self, images: Tensor, noise: Tensor) -> Tensor:
+        posterior = self._vae.encode(images.to(self._dtype)).latent_dist  # type: ignore[operator]
         return self.configs.scaling_factor * (posterior.mean.float() + posterior.std.float() * noise.float())
 
     @torch.no_grad()

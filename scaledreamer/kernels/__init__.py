@@ -1,0 +1,1 @@
+"""Triton kernels for the parts of a step that take the time on a GPU; PyTorch computes the same elsewhere."""
