@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from scaledreamer.cameras import Rays
 from scaledreamer.constraints import PositiveFloat, PositiveInt
+from scaledreamer.fields.backends import Backend, by_triton, check_backend
 from scaledreamer.fields.base import SdfField
 from scaledreamer.published import PublishedNames
 from scaledreamer.randomness import StepRandom
@@ -43,6 +44,11 @@ class VolSDFRenderer(Renderer):
         bounds: ``volume`` samples where a ray is in the field's box; ``fixed`` between near and far.
         near, far: world units; with ``volume`` only near counts, as the least distance.
         chunk: rays rendered at a time without gradients; memory follows it.
+        backend: what samples and composites: ``torch`` everywhere, ``triton`` on GPUs; ``auto`` takes Triton where it
+            can. The field has its own.
+
+    Raises:
+        UserError: there is no such backend here.
     """
 
     fields: ClassVar[tuple[str, ...]] = ("sdf",)
@@ -64,11 +70,14 @@ class VolSDFRenderer(Renderer):
         near: PositiveFloat = 0.1,
         far: PositiveFloat = 4.0,
         chunk: PositiveInt = 8192,
+        backend: Backend = "auto",
     ) -> None:
         super().__init__()
+        check_backend(backend, of="renderer")
         self.proposals, self.samples = proposals, samples
         self.alpha: Literal["linear", "exp"] = alpha
         self.bounds, self.near, self.far, self.chunk = bounds, near, far, chunk
+        self.backend: Backend = backend
         self.register_buffer("log_inv_std", torch.tensor(log_inv_std))  # in checkpoints, as in published ones
 
     @property
@@ -104,6 +113,8 @@ class VolSDFRenderer(Renderer):
         shape = rays.origins.shape[:-1]  # B, H, W
         prompts = field.prompts
         origins, directions = rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3)  # [P * N, 3]
+        if self._by_triton(origins):
+            return self._render_by_triton(field, origins, directions, background, jitters)
         edges = self._edges(field, origins, directions, jitters)
         middles, intervals = (edges[:, 1:] + edges[:, :-1]) / 2, edges[:, 1:] - edges[:, :-1]  # [P * N, S]
         points = origins[:, None] + directions[:, None] * middles[..., None]  # [P * N, S, 3]
@@ -129,6 +140,57 @@ class VolSDFRenderer(Renderer):
             normal=(normal + 1) / 2 * opacity,
             gradient=sampled.gradient,
         )
+
+    def _render_by_triton(
+        self,
+        field: SdfField,
+        origins: Tensor,
+        directions: Tensor,
+        background: Tensor,
+        jitters: tuple[Tensor, Tensor] | None,
+    ) -> Rendering:
+        """What :meth:`render` gives, of rays [P * N, 3]."""
+        from scaledreamer.kernels import rays as by_triton
+
+        shape = background.shape[:-1]
+        origins, directions, inv_std = origins.contiguous(), directions.contiguous(), self.inv_std.clamp(0, MAX_INV_STD)
+        first, second = (j.reshape(-1) for j in jitters) if jitters else (torch.full_like(origins[:, 0], 0.5),) * 2
+        with torch.no_grad():
+            boxed = self.bounds == "volume"
+            coarse, points = by_triton.proposals(
+                origins, directions, first, self.proposals, field.radius, self.near, self.far, boxed
+            )
+            sdf = field.sdf(points.view(field.prompts, -1, 3)).reshape(len(coarse), -1)
+            edges, points = by_triton.samples(coarse, sdf, inv_std, origins, directions, second, self.samples)
+        sampled = field.query(points.view(field.prompts, -1, 3))
+        foreground, opacity, depth, variance, normal = by_triton.composite(
+            sampled.sdf.reshape(points.shape[:2]),
+            edges,
+            sampled.color.reshape(points.shape),
+            sampled.gradient.reshape(points.shape),
+            inv_std,
+            self.alpha,
+        )
+        foreground, opacity = foreground.view(*shape, 3), opacity.view(*shape, 1)
+        return Rendering(
+            rgb=foreground + background * (1 - opacity),
+            foreground=foreground,
+            background=background,
+            opacity=opacity,
+            depth=depth.view(*shape, 1),
+            depth_variance=variance.view(*shape, 1),
+            normal=(normal.view(*shape, 3) + 1) / 2 * opacity,
+            gradient=sampled.gradient,
+        )
+
+    def _by_triton(self, origins: Tensor) -> bool:
+        refusal = None
+        if not 2 <= self.proposals < 1024 or not 2 <= self.samples < 1024 or self.proposals + self.samples >= 1024:
+            refusal = "it has at least two proposals and samples each, and 1022 together at most"
+        if origins.dtype != torch.float32:
+            refusal = f"it has float32 rays, not {origins.dtype}"
+        asked = torch.is_grad_enabled() and (origins.requires_grad or self.log_inv_std.requires_grad)
+        return not asked and by_triton(self.backend, origins, refusal=refusal, of="renderer")
 
     @torch.no_grad()
     def _edges(
