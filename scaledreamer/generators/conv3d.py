@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from scaledreamer.constraints import NonNegativeInt, PositiveFloat, PositiveInt
 from scaledreamer.errors import UserError
+from scaledreamer.fields.backends import Backend, by_triton, check_backend
 from scaledreamer.fields.base import SdfField
 from scaledreamer.fields.decoded_voxel import DecodedVoxelField
 from scaledreamer.fields.mlp import MLP
 from scaledreamer.fields.voxel import VoxelField
+from scaledreamer.generators import fused
 from scaledreamer.generators.base import Generator
 from scaledreamer.generators.modulated import EqualLinear, Noise, SynthesisLayer, ToFeatures, leaky_clamp, upsample
 from scaledreamer.published import PublishedNames, box
@@ -131,9 +133,11 @@ class Conv3DGenerator(Generator):
         sphere_radius: of the sphere that the sdf starts from.
         normal_eps: step of the finite differences, world units.
         clamp_offsets: keep the differences' offset points inside the box, as the reference does; wrong outside it.
+        backend: what computes the voxels and the field at points: ``torch`` everywhere, ``triton`` on GPUs; ``auto``
+            takes Triton where it can. Voxels are in the type of the autocast (``trainer.precision``).
 
     Raises:
-        UserError: there are too few widths for the resolution, or neither text nor latent.
+        UserError: there are too few widths for the resolution, neither text nor latent, or no such backend here.
     """
 
     text: Literal["global", "local"] = "global"
@@ -161,8 +165,10 @@ class Conv3DGenerator(Generator):
         sphere_radius: PositiveFloat = 0.8,
         normal_eps: PositiveFloat = 0.01,
         clamp_offsets: bool = False,
+        backend: Backend = "auto",
     ) -> None:
         super().__init__()
+        check_backend(backend)
         if not text_dim and not latent_dim:
             raise UserError("generator.latent_dim=0: a generator without text needs a latent.")
         levels = (resolution // BASE).bit_length()
@@ -172,10 +178,12 @@ class Conv3DGenerator(Generator):
                 f"not {len(widths)}; add to them or lower generator.resolution."
             )
         multipliers = [channel_multiplier if BASE << n >= MULTIPLIED_FROM else 1 for n in range(levels)]
-        self.latent_dim, self.noise = latent_dim, noise
+        self.latent_dim = latent_dim
+        self.noise: Noise = noise
         self.heads: Literal["points", "voxels"] = heads
         self.radius, self.sphere_radius = radius, sphere_radius
         self.normal_eps, self.clamp_offsets = normal_eps, clamp_offsets
+        self.backend: Backend = backend
         self.mapping = Mapping(latent_dim=latent_dim, text_dim=text_dim, w_dim=w_dim)
         self.synthesis = Synthesis(
             widths=[w * m for w, m in zip(widths, multipliers, strict=False)],
@@ -194,7 +202,12 @@ class Conv3DGenerator(Generator):
         """Features [P, F, R, R, R] of P prompts, text [P, D] and latent [P, latent_dim] (None: zeros)."""
         if latent is None:
             latent = torch.zeros(text.shape[0], self.latent_dim, device=text.device)
-        return self.synthesis(self.mapping(latent, text), self.noise, random)
+        if not by_triton(self.backend, text, refusal=fused.refusal(self.synthesis)):
+            return self.synthesis(self.mapping(latent, text), self.noise, random)
+        dtype = fused.type_of_volumes(text)
+        with torch.autocast(text.device.type, enabled=False):  # w is small, and styles all that is large
+            w = self.mapping(latent.float(), text.float())
+        return fused.synthesize(self.synthesis, w, self.noise, random, dtype=dtype)
 
     def constants(self) -> dict[str, Tensor]:
         """See :mod:`scaledreamer.published`."""
@@ -217,4 +230,5 @@ class Conv3DGenerator(Generator):
             sphere_radius=self.sphere_radius,
             eps=self.normal_eps,
             clamp_offsets=self.clamp_offsets,
+            backend=self.backend,
         )

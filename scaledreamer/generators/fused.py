@@ -1,0 +1,124 @@
+"""3DConv-net's synthesis for GPUs: channels innermost, one kernel between two convolutions.
+
+The same numbers as :class:`scaledreamer.generators.conv3d.Synthesis` and the same draws, up to rounding. Volumes are in
+the type of the convolutions and parameters stay as they are. All styles come out of one product.
+
+Axes: P prompts, S voxels per side, I O channels in and out, F features; volumes are [P, S, S, S, channels], axes z y x.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from scaledreamer.generators.modulated import Noise, SynthesisLayer, ToFeatures
+from scaledreamer.randomness import StepRandom
+
+if TYPE_CHECKING:
+    from scaledreamer.generators.conv3d import Synthesis
+
+
+WIDEST = 128
+"""Features that a program of the kernels can hold."""
+
+
+def refusal(synthesis: "Synthesis") -> str | None:
+    """Why kernels cannot compute this; None: they can."""
+    features = len(synthesis.first_block.torgb.bias)
+    return f"it has {WIDEST} features at most, not {features}" if features > WIDEST else None
+
+
+def type_of_volumes(x: Tensor) -> torch.dtype:
+    """Of the convolutions on the device of ``x``: that of the autocast, or float32 where there is none."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+
+
+def synthesize(
+    synthesis: "Synthesis", w: Tensor, noise: Noise, random: StepRandom | None, *, dtype: torch.dtype
+) -> Tensor:
+    """w [P, w_dim] -> features [P, F, S, S, S], which lie as ``torch.channels_last_3d``; needs Triton.
+
+    Args:
+        dtype: of the volumes.
+    """
+    first, blocks = synthesis.first_block, list(synthesis.blocks)
+    with torch.autocast(w.device.type, enabled=False):
+        layers = [first.conv1, *(layer for block in blocks for layer in (block.conv0, block.conv1))]  # type: ignore
+        heads = [first.torgb, *(block.torgb for block in blocks)]
+        styles = _styles(w.float(), [*layers, *heads])  # type: ignore[arg-type]
+        of_layers, of_heads = [*styles[: len(layers)], None], styles[len(layers) :]
+        const = first.const.permute(1, 2, 3, 0)
+        x, features = (const * styles[0][:, None, None, None]).to(dtype), None
+        for n, head in enumerate(heads):
+            at = 2 * n  # of the block's second layer
+            if n:
+                block, ours, following = blocks[n - 1], of_layers[at - 1], of_layers[at]
+                x = _first(x, block.conv0, ours, following, block.const_bias, noise, random)  # type: ignore[arg-type]
+            ours, following = of_layers[at], of_layers[at + 1]
+            x, features = _second(x, features, layers[at], ours, following, head, of_heads[n], noise, random)  # type: ignore[arg-type]
+    assert features is not None
+    return features.permute(0, 4, 1, 2, 3)
+
+
+def _styles(w: Tensor, layers: list[SynthesisLayer | ToFeatures]) -> list[Tensor]:
+    """Styles [P, I] of layers, each of which maps w [P, w_dim] to its own."""
+    weight, bias = (torch.cat([getattr(layer.affine, name) for layer in layers]) for name in ("weight", "bias"))
+    styles = torch.addmm(bias, w, weight.t(), alpha=1 / math.sqrt(w.shape[1]))
+    return [s.contiguous() for s in styles.split([layer.affine.weight.shape[0] for layer in layers], dim=1)]
+
+
+def _convolved(x: Tensor, weight: Tensor) -> Tensor:
+    """[P, S, S, S, I] by [O, 3, 3, 3, I] -> [P, S, S, S, O]."""
+    out = F.conv3d(x.permute(0, 4, 1, 2, 3), weight.permute(0, 4, 1, 2, 3), padding=1)
+    return out.permute(0, 2, 3, 4, 1).contiguous()  # copies where the library turned it around
+
+
+def _grains(layer: SynthesisLayer, prompts: int, noise: Noise, random: StepRandom | None) -> Tensor | None:
+    if noise == "random" and random is not None:
+        return random.normal(prompts, 1, *(layer.resolution,) * 3)
+    return layer.noise_const if noise == "const" else None
+
+
+def _first(
+    x: Tensor,
+    layer: SynthesisLayer,
+    style: Tensor,
+    following: Tensor,
+    volume: Tensor | None,
+    noise: Noise,
+    random: StepRandom | None,
+) -> Tensor:
+    """A block's first layer: [P, R, R, R, I], times ``style``, to [P, S, S, S, O], times the ``following`` style."""
+    from scaledreamer.kernels import synthesis as kernels
+    from scaledreamer.kernels.synthesis_weights import weights
+
+    weight, scale, _ = weights(layer.weight, style, x.dtype)
+    grains = _grains(layer, len(x), noise, random)
+    return kernels.grow(_convolved(x, weight), scale, grains, layer.noise_strength, layer.bias, volume, following)
+
+
+def _second(
+    x: Tensor,
+    features: Tensor | None,
+    layer: SynthesisLayer,
+    style: Tensor,
+    following: Tensor | None,
+    head: ToFeatures,
+    of_head: Tensor,
+    noise: Noise,
+    random: StepRandom | None,
+) -> tuple[Tensor, Tensor]:
+    """A block's second layer and its share in the features: (hidden, times the ``following`` style, features)."""
+    from scaledreamer.kernels import synthesis as kernels
+    from scaledreamer.kernels.synthesis_weights import weights
+
+    weight, scale, _ = weights(layer.weight, style, x.dtype)
+    grains = _grains(layer, len(x), noise, random)
+    matrix = head.weight[:, :, 0, 0, 0].t() * (of_head / math.sqrt(of_head.shape[1]))[:, :, None]  # [P, O, F]
+    return kernels.finish(
+        *(_convolved(x, weight), scale, grains, layer.noise_strength, layer.bias, following),
+        *(matrix.contiguous(), head.bias, features),
+    )
