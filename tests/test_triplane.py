@@ -124,6 +124,20 @@ def test_attention_by_hand():
     torch.testing.assert_close(found, torch.tensor([[[3 * 2 * e / (e + 1), 3 * 3.0]]]))
 
 
+def test_what_gpus_compute_instead_is_the_same():
+    """The last layer as one product, and q, k and v together."""
+    generator = small()
+    tokens = torch.randn(2, 3, 4, 4, 12)
+    expected = generator.deconv(tokens.flatten(0, 1).movedim(-1, 1)).unflatten(0, (-1, 3))
+    torch.testing.assert_close(generator._unfold(tokens), expected)
+    assert generator._unfold(tokens).stride(2) == 1  # channels last
+    x, context = torch.randn(2, 6, 12), torch.randn(2, 7, 5)
+    for attention, other in ((generator.layers[0].self_attn, x), (generator.layers[0].cross_attn, context)):
+        separate = attention.to_q(x), attention.to_k(other), attention.to_v(other)
+        for one, two in zip(attention._together(x, other), separate, strict=True):
+            torch.testing.assert_close(one, two)
+
+
 def table(planes, **options) -> TriplaneField:
     """A field whose distance is the sum of its features, less the sphere."""
     channels = planes.shape[2]

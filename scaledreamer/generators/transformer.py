@@ -6,6 +6,8 @@ stands beside their own in self-attention.
 Axes: P prompts, T tokens, L tokens of text, W width, D text width.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,8 +34,16 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """[P, T, W] that looks at [P, S, context_width] -> [P, T, W]."""
-        q, k, v = (self._split(part) for part in (self.to_q(x), self.to_k(context), self.to_v(context)))
+        projected = self._together(x, context) if x.is_cuda and torch.is_autocast_enabled("cuda") else None
+        q, k, v = map(self._split, projected or (self.to_q(x), self.to_k(context), self.to_v(context)))
         return self.to_out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+    def _together(self, x: Tensor, context: Tensor) -> Sequence[Tensor]:
+        """q, k and v, those of one input by one product: in half precision the weights are copied in any case."""
+        if x is context:
+            return F.linear(x, torch.cat([self.to_q.weight, self.to_k.weight, self.to_v.weight])).chunk(3, dim=-1)
+        k, v = F.linear(context, torch.cat([self.to_k.weight, self.to_v.weight])).chunk(2, dim=-1)
+        return self.to_q(x), k, v
 
     def _split(self, x: Tensor) -> Tensor:
         """[P, T, W] -> [P, heads, T, W / heads]."""

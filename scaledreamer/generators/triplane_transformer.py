@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from scaledreamer.constraints import PositiveFloat, PositiveInt
 from scaledreamer.errors import UserError
+from scaledreamer.fields.backends import Backend, check_backend
 from scaledreamer.fields.base import SdfField
 from scaledreamer.fields.mlp import MLP
 from scaledreamer.fields.triplane import TriplaneField
@@ -47,9 +48,12 @@ class TriplaneTransformerGenerator(Generator):
         normal_eps: step of the finite differences, world units.
         clamp_offsets: keep the differences' offset points inside the box, as the reference does; wrong outside it.
         widened: use the sigmoid that is widened by 0.001 on both sides for colours.
+        backend: what computes the field at points: ``torch`` everywhere, ``triton`` on GPUs; ``auto`` takes Triton
+            where it can.
 
     Raises:
-        UserError: ``resolution`` is odd, or ``width`` cannot be divided among the attention heads.
+        UserError: ``resolution`` is odd, ``width`` cannot be divided among the attention heads, or there is no such
+            backend here.
     """
 
     text: Literal["global", "local"] = "local"
@@ -73,8 +77,10 @@ class TriplaneTransformerGenerator(Generator):
         normal_eps: PositiveFloat = 0.01,
         clamp_offsets: bool = False,
         widened: bool = True,
+        backend: Backend = "auto",
     ) -> None:
         super().__init__()
+        check_backend(backend)
         if resolution % PATCH:
             raise UserError(f"generator.resolution={resolution}: must be even, each token becomes {PATCH} x {PATCH}.")
         if width % attention_heads:
@@ -86,6 +92,7 @@ class TriplaneTransformerGenerator(Generator):
         self.activation_checkpointing = activation_checkpointing
         self.radius, self.sphere_radius, self.widened = radius, sphere_radius, widened
         self.normal_eps, self.clamp_offsets = normal_eps, clamp_offsets
+        self.backend: Backend = backend
         self.pos_embed = nn.Parameter(torch.randn(1, 3 * self.side**2, width) / width**0.5)
         self.proj = nn.Linear(text_dim, width) if text == "global" else None
         self.layers = nn.ModuleList(
@@ -108,7 +115,18 @@ class TriplaneTransformerGenerator(Generator):
             # The blocks draw nothing; saving the device's random state would wait for the device.
             x = checkpoint(block, x, words, use_reentrant=False, preserve_rng_state=False) if again else block(x, words)
         x = self.norm(x).unflatten(1, (3, self.side, self.side))  # [P, 3, R / 2, R / 2, W]
+        if x.is_cuda:
+            return self._unfold(x)
         return self.deconv(x.flatten(0, 1).movedim(-1, 1)).unflatten(0, (-1, 3))
+
+    def _unfold(self, x: Tensor) -> Tensor:
+        """What ``deconv`` does to tokens [P, 3, R / 2, R / 2, W], as one product and in float32: slopes are differences
+        of neighbouring features, which half precision would round. In memory channels come last, as kernels read them.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            pixels = x.float() @ self.deconv.weight.flatten(1)  # [P, 3, R / 2, R / 2, C * 2 * 2]
+            pixels = pixels.unflatten(-1, (-1, PATCH, PATCH)).permute(0, 1, 2, 5, 3, 6, 4)  # [P, 3, y, 2, x, 2, C]
+            return pixels.flatten(4, 5).flatten(2, 3).movedim(-1, 2)
 
     def constants(self) -> dict[str, Tensor]:
         """See :mod:`scaledreamer.published`."""
@@ -125,4 +143,5 @@ class TriplaneTransformerGenerator(Generator):
             eps=self.normal_eps,
             clamp_offsets=self.clamp_offsets,
             widened=self.widened,
+            backend=self.backend,
         )
