@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from runs import trained
 
 from scaledreamer.errors import UserError
+from scaledreamer.gallery import media as gallery_media
 from scaledreamer.gallery import source
 from scaledreamer.gallery.job import write_gallery
 from scaledreamer.gallery.page import ASSETS
@@ -32,7 +34,7 @@ def run(tmp_path) -> Path:
 
 def media(page: Path, suffix: str) -> dict[str, Path]:
     """Files of the first run by the names of their objects."""
-    return {path.stem: path for path in sorted(page.parent.glob(f"media/*/*.{suffix}"))}
+    return {path.stem.rpartition("-")[0]: path for path in sorted(page.parent.glob(f"media/*/*.{suffix}"))}
 
 
 def glb_of(script: Path) -> bytes:
@@ -76,19 +78,50 @@ def test_files_are_made_once_and_go_with_their_objects(run):
     assert len(before) == 3 * len(PROMPTS)
     write_gallery(options(run))
     assert written() == before
-    # A mesh that was made anew is taken anew, and nothing else is.
+    # A mesh that was made anew is taken anew, whatever its time, and nothing else is.
     name = name_of("a tree")
-    mesh = run / "render" / "meshes" / f"{name}.glb"
-    content = mesh.read_bytes() + b"\0\0\0\0"
+    mesh, old = run / "render" / "meshes" / f"{name}.glb", media(page, "js")[name].name
+    content, time = mesh.read_bytes() + b"\0\0\0\0", mesh.stat().st_mtime_ns
     mesh.unlink()  # it is a link to the others
     mesh.write_bytes(content)
-    os.utime(mesh, ns=(10**18, 10**18))
+    os.utime(mesh, ns=(time, time))
     write_gallery(options(run))
-    after = written()
-    assert {key for key in after if after[key] != before[key]} == {f"{name}.js"}
+    after, new = written(), media(page, "js")[name].name
+    assert old != new
+    assert set(before) - {old} == set(after) - {new}
+    assert all(after[key] == before[key] for key in after if key != new)
     assert glb_of(media(page, "js")[name]) == content
     write_gallery(options(run, "prompts=test"))
-    assert set(written()) == {f"{name}.{suffix}" for suffix in ("webp", "mp4", "js")}
+    assert set(written()) == {media(page, suffix)[name].name for suffix in ("webp", "mp4", "js")}
+
+
+def test_copies_are_complete(run, tmp_path, monkeypatch):
+    """The times of files are not copied, and folders have other names."""
+    write_gallery(options(run))
+    monkeypatch.setattr(gallery_media, "_made", lambda *_: pytest.fail("made anew"))
+    other = Path(shutil.copytree(run, tmp_path / "elsewhere" / "copy", copy_function=shutil.copyfile))
+    page = write_gallery(options(other))
+    assert len(list(page.parent.glob("media/*/*"))) == 3 * len(PROMPTS)
+    assert data_of(page)["title"] == "elsewhere/copy"
+
+
+def test_files_of_runs_go_with_them(run, tmp_path):
+    other = write_rendered_run(tmp_path / "other", {"a cat": ("train",)}, color=(0.1, 0.9, 0.1))
+    page = write_gallery(options([run, other], output=str(tmp_path / "page")))
+    assert len(list(page.parent.glob("media/*"))) == 2
+    write_gallery(options(other, output=str(tmp_path / "page")))
+    assert list(media(page, "js")) == [name_of("a cat")]
+    assert len(list(page.parent.glob("media/*"))) == 1
+
+
+def test_no_folder_stays_behind_where_there_is_nothing_to_show(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("seed: 0\n")
+    for missing in ("skip", "render"):
+        with pytest.raises(UserError):
+            write_gallery(options(run, missing=missing))
+    assert [path.name for path in run.iterdir()] == ["config.yaml"]
 
 
 def test_a_broken_video_is_named(run):
@@ -130,18 +163,15 @@ MESH = {"_target_": "scaledreamer.mesh.extract.MeshExtractor", "resolution": 12}
 
 
 @pytest.fixture(scope="module")
-def trained_run(tmp_path_factory):
+def trained_run(tmp_path_factory, one_thread):
     """A run of one step; its weights are shaken when it is opened, so that there are surfaces."""
     folder = tmp_path_factory.mktemp("gallery")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SCALEDREAMER_DATA", str(folder / "data"))
         (folder / "prompts.json").write_text('{"train": ["a cat", "a dog"], "test": ["a cat", "a tree"]}')
         few = [f"corpus.path={folder / 'prompts.json'}", "trainer.max_steps=1", "callbacks.previews=null"]
         trained(few, folder / "run")
         yield folder / "run"
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -163,7 +193,7 @@ def test_what_is_missing_is_rendered_and_no_more(trained_run, rendered):
     page = write_gallery(chosen)
     assert rendered == [(["a cat", "a dog", "a tree"], ["video", "mesh"])]
     shown = {o["prompt"]: o["runs"][0] for o in data_of(page)["objects"]}
-    assert {p: (o["seen"], o["video"]) for p, o in shown.items()} == {
+    assert {p: (o["seen"], o["video"] is not None) for p, o in shown.items()} == {
         "a cat": (True, True), "a dog": (True, True), "a tree": (False, True),
     }  # fmt: skip
     kept = {path: path.stat().st_mtime_ns for path in trained_run.glob("render/*/*") if path.stem != name_of("a dog")}
@@ -213,4 +243,5 @@ def test_an_empty_object_has_no_mesh_and_is_done(tmp_path):
     shelf = source.Shelf(run / "render", made_by=MADE_BY)
     assert shelf.has(shelf.items[0], "mesh")
     shown = data_of(write_gallery(options(run)))["objects"][0]["runs"][0]
-    assert (shown["video"], shown["mesh"]) == (True, False)
+    assert shown["video"].startswith(name_of("a cat"))
+    assert shown["mesh"] is None

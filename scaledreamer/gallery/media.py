@@ -3,12 +3,12 @@
 A browser that has opened a page from a disk lets it show pictures and videos beside it and load scripts, but not read
 files. A mesh is therefore a script, which hands its content to the page: ``gallery.mesh(BASE64 of gzip of GLB)``.
 
-A file has the time of what it was made of, so that it is made again when that has changed, and only then.
+Files are called by the content of what they are made of, so that they are made again when that has changed, and only
+then, also where folders were copied and times are others.
 """
 
 import base64
 import gzip
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -38,13 +38,13 @@ class Media:
         """What has to be done for an object; nothing where all is there."""
         if shown.video is not None:
             first = partial(_poster, maps=len(shown.maps), place=front(shown.maps))
-            yield from self._job(shown.video, f"{shown.item.name}.webp", first)
-            yield from self._job(shown.video, f"{shown.item.name}.mp4", shutil.copyfile)
+            yield from self._job(shown.video, f"{shown.video_name}.webp", first)
+            yield from self._job(shown.video, f"{shown.video_name}.mp4", shutil.copyfile)
         if shown.mesh is not None:
-            yield from self._job(shown.mesh, f"{shown.item.name}.js", _mesh)
+            yield from self._job(shown.mesh, f"{shown.mesh_name}.js", _mesh)
 
     def tidy(self) -> None:
-        """Remove the files of objects that are not shown any more."""
+        """Remove the files that no object has any more."""
         for path in self.folder.iterdir():
             if path not in self._kept:
                 path.unlink()
@@ -52,9 +52,8 @@ class Media:
     def _job(self, source: Path, name: str, make: Callable[[Path, Path], object]) -> Iterator[Job]:
         target = self.folder / name
         self._kept.add(target)
-        time = source.stat().st_mtime_ns
-        if not target.is_file() or target.stat().st_mtime_ns != time:
-            yield partial(_made, source, target, time, make)
+        if not target.is_file():
+            yield partial(_made, source, target, make)
 
 
 def front(maps: tuple[str, ...]) -> int:
@@ -62,10 +61,9 @@ def front(maps: tuple[str, ...]) -> int:
     return maps.index("rgb") if "rgb" in maps else 0
 
 
-def _made(source: Path, target: Path, time: int, make: Callable[[Path, Path], object]) -> None:
+def _made(source: Path, target: Path, make: Callable[[Path, Path], object]) -> None:
     with whole_file(target) as part:
         make(source, part)
-        os.utime(part, ns=(time, time))
 
 
 def _poster(video: Path, target: Path, *, maps: int, place: int) -> None:

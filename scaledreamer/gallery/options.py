@@ -18,7 +18,8 @@ class GalleryOptions(PromptChoice, RunsChoice):
     """One gallery.
 
     Args:
-        run: a run's folder, or several, whose objects of the same prompts are put side by side.
+        run: a run's folder, or a sweep's for all of its finished ones; or several, whose objects of the same prompts
+            are put side by side.
         checkpoint: one of each run's checkpoints, by its file or its name; None for the newest.
         prompts: ``train``, ``val``, ``test`` or ``all`` of the run's; a prompt; or a list of prompts.
         sample: at most so many of the prompts that were trained on, and as many of the others, spread evenly.

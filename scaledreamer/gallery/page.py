@@ -4,7 +4,7 @@
 index.html           what a browser opens; it has no data but the title
 data.js              runs, objects, scores, configurations: ``gallery.show({...})``
 assets/              styles and scripts, the viewer and its licences
-media/RUN/NAME.*     see :mod:`scaledreamer.gallery.media`
+media/RUN/NAME-*.*   see :mod:`scaledreamer.gallery.media`
 ===================  ==========================================================================================
 
 Prompts are anyone's text: data.js is ASCII without ``<``, and the scripts put text in the page as text alone.
@@ -12,6 +12,7 @@ Prompts are anyone's text: data.js is ASCII without ``<``, and the scripts put t
 
 import html
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -29,21 +30,27 @@ from scaledreamer.render.index import digest
 from scaledreamer.training.directory import write_atomically
 
 ASSETS = Path(__file__).parent / "assets"
+MEDIA = "media"
+"""Folder of the files of objects, below the page's."""
+
 DIGITS = 5
 """Of a score."""
 
 
-def media_folder(source: Source) -> str:
-    """Of a run's files, below the page's folder: the same whichever runs are beside it."""
-    return f"media/{digest(str(source.directory))}"
+def media_folder(source: Source, folder: Path) -> str:
+    """Of a run's files, below the page's folder: the same whichever runs are beside it, and where both are moved."""
+    return f"{MEDIA}/{digest(os.path.relpath(source.directory, folder.resolve()))}"
 
 
-def content(sources: Sequence[Source], scores: Sequence[Sequence[Scores]], *, title: str | None) -> dict[str, Any]:
+def content(
+    sources: Sequence[Source], scores: Sequence[Sequence[Scores]], *, folder: Path, title: str | None
+) -> dict[str, Any]:
     """What the page shows, as plain values.
 
     Args:
         sources: the runs.
         scores: of each run, by its protocols.
+        folder: of the page.
         title: None for the runs' names.
     """
     folders = [source.directory for source in sources]
@@ -56,7 +63,7 @@ def content(sources: Sequence[Source], scores: Sequence[Sequence[Scores]], *, ti
         "title": title or " · ".join(names),
         "version": __version__,
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "runs": [_run(*one) for one in zip(sources, names, scores, strict=True)],
+        "runs": [_run(*one, folder) for one in zip(sources, names, scores, strict=True)],
         "measures": [{"protocol": protocol, "name": MEASURES[measure]} for protocol, measure in columns],
         "objects": [
             {
@@ -72,10 +79,10 @@ def content(sources: Sequence[Source], scores: Sequence[Sequence[Scores]], *, ti
     }
 
 
-def _run(source: Source, name: str, scores: Sequence[Scores]) -> dict[str, Any]:
+def _run(source: Source, name: str, scores: Sequence[Scores], folder: Path) -> dict[str, Any]:
     return {
         "name": name,
-        "folder": media_folder(source),
+        "folder": media_folder(source, folder),
         "step": source.made_by["step"],
         "launch": _launch(source.directory),
         "scores": {s.protocol: _groups(s.groups) for s in scores},
@@ -93,14 +100,14 @@ def _groups(groups: dict[str, Any]) -> dict[str, Any]:
 
 
 def _object(shown: Object | None, figures: list[float | None]) -> dict[str, Any] | None:
-    """Files are named by what there is of them; ``at`` is where of how many maps in the video."""
+    """``video`` and ``mesh`` name their files, null where there are none; ``at``: where of how many maps in a video."""
     if shown is None:
         return None
     return {
         "name": shown.item.name,
         "seen": shown.item.seen,
-        "video": shown.video is not None,
-        "mesh": shown.mesh is not None,
+        "video": shown.video_name,
+        "mesh": shown.mesh_name,
         "at": [front(shown.maps), max(len(shown.maps), 1)],
         "scores": figures,
     }

@@ -1,9 +1,11 @@
 """The objects of a run: what ``render.py`` has made of them by now, after what is missing has been rendered."""
 
+import hashlib
 import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,19 @@ class Object:
     """Side by side in the video."""
     mesh: Path | None
     """GLB; None where there is no surface, or none was asked for."""
+
+    @cached_property
+    def video_name(self) -> str | None:
+        """Of the files that a gallery makes of the video, without their suffixes: other content has another name."""
+        return self._name(self.video)
+
+    @cached_property
+    def mesh_name(self) -> str | None:
+        """Of the file that a gallery makes of the mesh."""
+        return self._name(self.mesh)
+
+    def _name(self, file: Path | None) -> str | None:
+        return None if file is None else f"{self.item.name}-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 "use strict";
 
 /** Files of an object: poster .webp, video .mp4, mesh .js. Names are made of a-z, 0-9 and dashes. */
-const file = (run, shown, suffix) => `${run.folder}/${shown.name}.${suffix}`;
+const file = (run, shown, suffix) => `${run.folder}/${suffix === "js" ? shown.mesh : shown.video}.${suffix}`;
 
 class List {
   /**
