@@ -85,16 +85,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.project is None:
         print(table())
         return
-    from scaledreamer.training.wandb_run import has_key
+    from scaledreamer.training.wandb_run import has_key, line_of
 
     if not has_key():
         raise UserError("W&B has no key here; run `wandb login`.")
     import wandb
+    from wandb.errors import Error
 
-    entity = given.entity or wandb.Api().default_entity
-    if entity is None:
-        raise UserError("the account has no entity of its own; name one with --entity.")
-    print(workspace(entity=entity, project=given.project, name=given.name).save().url)
+    try:
+        entity = given.entity or wandb.Api().default_entity
+        if entity is None:
+            raise UserError("the account has no entity of its own; name one with --entity.")
+        print(workspace(entity=entity, project=given.project, name=given.name).save().url)
+    except Error as error:
+        raise UserError(f"W&B: {line_of(error)}; see `wandb login`.") from error
 
 
 if __name__ == "__main__":

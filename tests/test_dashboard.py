@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import wandb
 
 from scaledreamer.dashboard import SECTIONS, expression, main, panels, table, workspace
 from scaledreamer.errors import UserError
@@ -65,6 +66,17 @@ def test_a_workspace_needs_a_key(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(UserError, match="W&B has no key here"):
+        main(["--project", "x"])
+
+
+def test_a_key_that_is_refused_is_one_line(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+
+    def refused():
+        raise wandb.errors.AuthenticationError("Failed to verify credentials.\nAt length.")
+
+    monkeypatch.setattr(wandb, "Api", refused)
+    with pytest.raises(UserError, match=r"^W&B: Failed to verify credentials\.; see `wandb login`\.$"):
         main(["--project", "x"])
 
 

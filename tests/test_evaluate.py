@@ -25,14 +25,7 @@ from scaledreamer.evaluate.protocols import Protocol, ToyboxProtocol
 from scaledreamer.evaluate.rows import Row
 from scaledreamer.evaluate.summary import grouped
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Pictures this small gain nothing from a second one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 from answers import answer
 from evaluations import PROMPTS, open_shaken, options, rows_of, write_run
 from test_loggers import wandb_records
@@ -18,14 +17,7 @@ from scaledreamer.evaluate import job, table, views
 from scaledreamer.evaluate.job import evaluate
 from scaledreamer.evaluate.rows import Row, Rows
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Pictures this small gain nothing from a second one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

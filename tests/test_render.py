@@ -28,13 +28,7 @@ PROMPTS = ("a cat", "a dog", "a red house", "a blue car", "a tree")
 TINY = {"image_size": 16, "tile": 8, "views": 2, "frames": 3, "columns": 2, "rows": 1}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Pictures this small gain nothing from a second one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from runs import SMALL
 
 import train
@@ -19,6 +20,7 @@ from scaledreamer.config import CONF, plain
 from scaledreamer.config.resolvers import register_resolvers
 from scaledreamer.config.sweep import CheckSweep
 from scaledreamer.errors import UserError
+from scaledreamer.render.options import RunsChoice
 from scaledreamer.sweep import folder as sweep_folder
 from scaledreamer.sweep.names import LONGEST, job_name
 from scaledreamer.training import checkpoints, outcome
@@ -127,10 +129,9 @@ def test_a_sweep_does_what_is_left(sweep, capfd):
 
 
 def test_more_steps_go_on_and_other_options_are_refused(sweep):
-    given = ("hydra.sweep.dir=here", "seed=0,1")
-    assert sweep(*given, "trainer.max_steps=5") == ["seed=0", "seed=1"]
-    assert sweep(*given, "trainer.max_steps=5") == []
-    assert sweep(*given, "trainer.max_steps=9") == ["seed=0", "seed=1"]
+    given = ("hydra.sweep.dir=here", "seed=1")
+    assert sweep(*given, "trainer.max_steps=5") == ["seed=1"]
+    assert sweep(*given, "trainer.max_steps=9") == ["seed=1"]
     assert outcome.read(Path("here/seed=1"), outcome.DONE)["steps"] == 9
     # The same command, but what it means was edited.
     path = Path("here/seed=1/config.yaml")
@@ -164,17 +165,19 @@ def test_mistakes_are_told(sweep, monkeypatch, capsys):
     assert STARTED == []
 
 
-def test_a_launcher_that_gives_up_is_told_with_what_is_known(sweep, monkeypatch, capfd):
+@pytest.mark.parametrize("error", [RuntimeError("the queue is gone"), KeyboardInterrupt()])
+def test_a_launch_that_is_cut_short_is_told_with_what_is_known(sweep, monkeypatch, capfd, error):
+    Plugins.instance()  # which imports launchers anew
     from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 
     launch = BasicLauncher.launch
 
     def lost(self, job_overrides, initial_job_idx):
         launch(self, job_overrides[:1], initial_job_idx)
-        raise RuntimeError("the queue is gone")
+        raise error
 
     monkeypatch.setattr(BasicLauncher, "launch", lost)
-    with pytest.raises(RuntimeError, match="the queue is gone"):
+    with pytest.raises(type(error)):
         sweep("name=lost", "seed=0,1")
     told = capfd.readouterr().out
     assert "1 done, 0 skipped, 0 failed, 1 not known to have ended" in told
@@ -319,6 +322,17 @@ def test_the_record_of_a_sweep(sweep):
     content = json.loads(Path("here/sweep.json").read_text())
     assert content["jobs"] == {"seed=0": ["seed=0"], "seed=1": ["seed=1"]}
     assert content["launches"][0]["arguments"] == ["-m", "hydra.sweep.dir=here", "seed=0,1"]
-    Path("here/sweep.json").write_text("{")
+    # It goes on where it is now, whatever it was told first.
+    moved = Path("here").rename("b, c's")
+    (moved / "seed=1" / outcome.DONE).unlink()
+    assert RunsChoice(run=str(moved)).runs == [moved / "seed=0"]  # as evaluate.py is told of it
+    assert sweep(f"sweep={moved}") == ["seed=1"]
+    assert RunsChoice(run=[str(moved), str(moved / "seed=0")]).runs == [moved / "seed=0", moved / "seed=1"]
+    assert not Path("here").exists()
+    for name in content["jobs"]:
+        (moved / name / outcome.DONE).unlink()
+    with pytest.raises(UserError, match="is a sweep without a finished run"):
+        RunsChoice(run=str(moved))
+    (moved / "sweep.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
-        sweep("sweep=here")
+        sweep(f"sweep={moved}")

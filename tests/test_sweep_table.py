@@ -89,6 +89,21 @@ def test_sorting_formats_and_choice_of_measures(sweep, capsys):
         main([str(sweep), "--metrics", "a*"])
 
 
+def test_a_measure_that_some_runs_lack_is_told_and_not_averaged(sweep, capsys):
+    scored = sweep / "optimizer.lr=0.01,corpus=toybox,seed=1" / "evaluate" / "prd"
+    scored.mkdir(parents=True)
+    summary = {"groups": {"all": {"prompts": 2, "measures": {"similarity": [0.3, 0.2, 0.4]}}}}
+    (scored / "summary.json").write_text(json.dumps(summary))
+    main([str(sweep), "--metrics", "evaluate/*,toybox/seen/iou"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["lr", "seeds", "similarity", "iou"]
+    assert {line.split()[-2] for line in lines[2:7] if line.startswith("0.01")} == {"0.600"}
+    assert "no figure: optimizer.lr=0.01,corpus=toybox,seed=0: evaluate/prd/all/similarity" in lines
+    assert "no figure: optimizer.lr=0.01,corpus=toybox,seed=1: evaluate/prd/all/similarity" not in lines
+    main([str(sweep)])  # where none are named, what can be averaged
+    assert capsys.readouterr().out.splitlines()[0].split() == ["lr", "seeds", "iou", "loss"]
+
+
 def test_a_sweep_that_has_only_begun_is_listed(tmp_path, capsys):
     job(tmp_path / "sweep", ["a=1", "seed=0"], begun=False)
     job(tmp_path / "sweep", ["a=2", "seed=0"], error="no")

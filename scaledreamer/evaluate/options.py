@@ -17,7 +17,8 @@ class EvaluateOptions(PromptChoice, RunsChoice):
     """One call of ``evaluate.py``.
 
     Args:
-        run: a run's folder, or several, which are scored alike and shown side by side.
+        run: a run's folder, or a sweep's for all of its finished ones; or several, which are scored alike and shown
+            side by side.
         protocol: how objects are looked at and by which CLIP (:mod:`scaledreamer.evaluate.protocols`).
         checkpoint: one of each run's checkpoints, by its file or its name; None for the newest.
         prompts: ``train``, ``val``, ``test`` or ``all`` of the run's; a prompt; or a list of prompts.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +11,7 @@ from annotated_types import Ge, Le, Len, MultipleOf
 from scaledreamer.config.signature import Part, nearest
 from scaledreamer.constraints import NonNegativeFloat, PositiveFloat, PositiveInt
 from scaledreamer.errors import UserError
+from scaledreamer.sweep.runs import finished_jobs
 
 Kind = Literal["video", "views", "sheet", "mesh"]
 Map = Literal["rgb", "rgba", "normal", "depth", "opacity"]
@@ -61,10 +63,10 @@ class RunsChoice:
     """Which runs a command puts side by side.
 
     Args:
-        run: a run's folder, or several.
+        run: a run's folder, or a sweep's for all of its finished ones; or several.
 
     Raises:
-        UserError: one of them is not there.
+        UserError: one of them is not there, or a sweep has none that is finished.
     """
 
     run: str | Annotated[list[str], Len(1)]
@@ -73,11 +75,20 @@ class RunsChoice:
         for run in self.runs:
             require_run(str(run))
 
-    @property
+    @cached_property  # a sweep may go on meanwhile
     def runs(self) -> list[Path]:
         """Their folders, each once."""
         given = [self.run] if isinstance(self.run, str) else self.run
-        return list(dict.fromkeys(map(Path, given)))
+        return list(dict.fromkeys(run for folder in map(Path, given) for run in _runs_of(folder)))
+
+
+def _runs_of(folder: Path) -> list[Path]:
+    jobs = finished_jobs(folder)
+    if jobs is None:
+        return [folder]
+    if not jobs:
+        raise UserError(f"run: {folder} is a sweep without a finished run; give one of its runs, or wait.")
+    return jobs
 
 
 @dataclass(frozen=True, kw_only=True)

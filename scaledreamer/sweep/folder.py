@@ -28,9 +28,9 @@ def folder_of(root: str, name: str, sweep: str | None) -> str:
 
 
 def started_again(arguments: Sequence[str]) -> list[str]:
-    """What ``-m sweep=FOLDER`` stands for: the arguments that the sweep was first started with, and ``sweep=FOLDER``.
+    """What ``-m sweep=FOLDER`` stands for: the arguments that the sweep was first started with, in this folder.
 
-    Anything else is returned as it is.
+    Anything else is returned as it is. The folder may have been moved since.
 
     Raises:
         UserError: there is no such sweep.
@@ -41,7 +41,11 @@ def started_again(arguments: Sequence[str]) -> list[str]:
     which = given[0].removeprefix(KEY)
     folder = _last(Path(ROOT)) if which == "last" else _existing(Path(which))
     launches = read(folder)["launches"]
-    return [*(a for a in launches[0]["arguments"] if not a.startswith(KEY)), f"{KEY}{folder}"]
+    if not launches:
+        raise UserError(f"{KEY}{folder}: its {FILE} names no command; give all options beside it.")
+    quoted = "'" + str(folder).replace("'", "\\'") + "'"
+    first = [a for a in launches[0]["arguments"] if not a.startswith((KEY, "hydra.sweep.dir="))]
+    return [*first, f"{KEY}{quoted}", f"hydra.sweep.dir={quoted}"]
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class Jobs:
         counts = [f"{len(by.get(s, []))} {s}" for s in ("done", "skipped", "failed")]
         if "unknown" in by:
             counts.append(f"{len(by['unknown'])} not known to have ended")
-        lines = [f"  {o.name}: {o.error or o.status}" for s in ("failed", "unknown") for o in by.get(s, [])]
+        lines = [f"  {o.name}: {o.error}" for o in by.get("failed", [])]
         return "\n".join([", ".join(counts), *lines])
 
     @property
@@ -103,7 +103,7 @@ class Jobs:
         overrides = [[*job.overrides, f"hydra.sweep.subdir={_quoted(job.name)}"] for job in jobs]
         try:
             returned = self.launcher.launch(overrides, initial_job_idx=self._launched)
-        except Exception:  # of the launcher, not of a job: what the jobs have left tells of them
+        except BaseException:  # of the launcher, or Ctrl-C: what the jobs have left tells of them
             for job in jobs:
                 self._note(_seen(job))
             raise

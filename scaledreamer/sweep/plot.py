@@ -87,7 +87,7 @@ def _curves(table: Table, rows: list[Row], over: str, hue: str | None, panel: st
                 places = [float(r.keys[over]) for r in own]
                 axis.errorbar(places, mean, yerr=spread, fmt="o-", ms=4, lw=1.2, capsize=3, label=shade)
         places = sorted({float(r.keys[over]) for r in rows})
-        if places[0] > 0 and places[-1] / places[0] > 8:
+        if places[0] > 0 and _closest(places) < _closest(np.log(places)):
             axis.set_xscale("log")
         if len(places) <= 8:
             axis.set_xticks(places, [f"{p:g}" for p in places])
@@ -100,6 +100,12 @@ def _curves(table: Table, rows: list[Row], over: str, hue: str | None, panel: st
     if hue:
         figure.legend(*axis.get_legend_handles_labels(), title=names[hue], loc="outside right upper")
     figure.savefig(path)
+
+
+def _closest(places: Sequence[float] | np.ndarray) -> float:
+    """The smallest distance of neighbours, as a share of the whole."""
+    gaps = np.diff(places)
+    return float(gaps.min() / gaps.sum()) if len(gaps) else 0.0
 
 
 def _figure(width: float, height: float) -> "Figure":

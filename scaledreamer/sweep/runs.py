@@ -64,6 +64,14 @@ def find(folders: Sequence[Path]) -> list[Run]:
     return [_read(folder, name, overrides) for folder, (name, overrides) in asked.items()]
 
 
+def finished_jobs(folder: Path) -> list[Path] | None:
+    """Folders of the jobs of a sweep that are done; None where ``folder`` is no sweep's."""
+    if not (folder / sweep_folder.FILE).exists():
+        return None
+    jobs = sweep_folder.read(folder)["jobs"]
+    return [folder / name for name in jobs if outcome.read(folder / name, outcome.DONE) is not None]
+
+
 def _read(folder: Path, name: str, overrides: list[str] | None) -> Run:
     own = None if overrides is None else {key_of(o): o.partition("=")[2] for o in overrides}
     config: dict[str, Any] = {}

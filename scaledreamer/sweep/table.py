@@ -63,6 +63,8 @@ class Table:
 def tabulate(runs: Sequence[Run], *, sort: str | None = None, metrics: Sequence[str] = ()) -> Table:
     """A row for each combination of what was swept; runs that are not finished count in none, and are listed below.
 
+    A row has the mean of a measure where all of its finished runs have that; those that do not are listed as well.
+
     Args:
         runs: at least one.
         sort: by this measure, the best first; None for the objective of the runs, or the first that is shown.
@@ -76,16 +78,24 @@ def tabulate(runs: Sequence[Run], *, sort: str | None = None, metrics: Sequence[
     for run, values in zip(runs, told, strict=True):
         groups.setdefault(tuple(values.values()), []).append(run)
     rows = [_row(dict(zip(told[0], values, strict=True)), of) for values, of in groups.items()]
-    known: list[str] = [*dict.fromkeys(name for row in rows for name in row.values)]
+    done = [run for run in runs if run.state == "finished"]
+    known: list[str] = [*dict.fromkeys(name for run in done for name in run.figures)]
     goal = sort or next((str(g) for run in runs if (g := run.config.get("objective")) in known), None)
-    shown = _shown(known, metrics, first=goal)
+    means = [name for name in known if any(name in row.values for row in rows)]
+    shown = _shown(known, means, metrics, first=goal)
     if goal is None and shown:
         goal = shown[0]
     if goal is not None:
         rows = _sorted(rows, goal)
     left = [f"{run.state}: {run.name}{': ' * bool(run.note)}{run.note}" for run in runs if run.state != "finished"]
     several = any(len([r for r in of if r.state == "finished"]) > 1 for of in groups.values())
-    return Table(rows, short(shown), notes=[*([T_NOTE] if several else []), *left])
+    return Table(rows, short(shown), notes=[*([T_NOTE] if several else []), *left, *_lacking(done, shown)])
+
+
+def _lacking(done: Sequence[Run], shown: Sequence[str]) -> list[str]:
+    """Which runs are the reason that a row has no mean."""
+    missing = {run.name: [name for name in shown if name not in run.figures] for run in done}
+    return [f"no figure: {name}: {', '.join(of)}" for name, of in missing.items() if of]
 
 
 def lower_is_better(measure: str) -> bool:
@@ -111,7 +121,8 @@ def _row(keys: dict[str, str], runs: Sequence[Run]) -> Row:
     return Row(keys, count, {name: over_seeds([run.figures[name] for run in done]) for name in names})
 
 
-def _shown(known: list[str], metrics: Sequence[str], *, first: str | None) -> list[str]:
+def _shown(known: list[str], means: list[str], metrics: Sequence[str], *, first: str | None) -> list[str]:
+    """Measures in order: those that ``metrics`` names, else the preferred ones that a row has a mean of."""
     if first is not None and first not in known:
         raise UserError(f"--sort {first}: no finished run has it; there are {', '.join(sorted(known)) or 'none yet'}.")
     for pattern in metrics:
@@ -119,8 +130,8 @@ def _shown(known: list[str], metrics: Sequence[str], *, first: str | None) -> li
             raise UserError(f"--metrics {pattern}: no finished run has it; there are {', '.join(sorted(known))}.")
     found: list[str] = [first] if first else []
     for pattern in metrics or PREFERRED:
-        found += [name for name in fnmatch.filter(known, pattern) if name not in found]
-    return found if metrics else (found or known)[:SHOWN]
+        found += [name for name in fnmatch.filter(known if metrics else means, pattern) if name not in found]
+    return found if metrics else (found or means)[:SHOWN]
 
 
 def _sorted(rows: list[Row], goal: str) -> list[Row]:

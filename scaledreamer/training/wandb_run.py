@@ -81,11 +81,11 @@ class WandbRun(WandbLogger):
             try:
                 return super().experiment
             except (AuthenticationError, UsageError) as error:
-                raise UserError(f"W&B: {_line(error)}; see `wandb login`, or logger.wandb.mode=offline.") from error
+                raise UserError(f"W&B: {line_of(error)}; see `wandb login`, or logger.wandb.mode=offline.") from error
             except CommError as error:
                 if not self._may_fall_back:
-                    raise UserError(f"W&B: {_line(error)}; or train with logger.wandb.mode=offline.") from error
-                log.warning("W&B does not answer (%s): logging offline; `%s`.", _line(error), self.upload)
+                    raise UserError(f"W&B: {line_of(error)}; or train with logger.wandb.mode=offline.") from error
+                log.warning("W&B does not answer (%s): logging offline; `%s`.", line_of(error), self.upload)
                 self.online, self._wandb_init["mode"] = False, "offline"
         return super().experiment
 
@@ -175,5 +175,6 @@ def has_key() -> bool:
     return False
 
 
-def _line(error: Exception) -> str:
+def line_of(error: Exception) -> str:
+    """What W&B complains of, without what follows it."""
     return next(iter(str(error).splitlines()), type(error).__name__)
