@@ -13,7 +13,14 @@ from torch import Tensor
 SHARED = Path(os.environ.get("SCALEDREAMER_SHARED", Path(__file__).parents[2] / "shared"))
 """Folder of the reference's numbers and the published prompt files; tests that need it skip without it."""
 
-torch.set_num_threads(2)
+THREADS = 2
+torch.set_num_threads(THREADS)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _threads():
+    """The same for every file, whatever the runs of another have set: rounding follows their number."""
+    torch.set_num_threads(THREADS)
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,26 @@ class Golden:
     def case(self, prefix: str) -> dict[str, Tensor]:
         """Tensors below ``prefix.``, with the prefix taken off."""
         return {k.removeprefix(f"{prefix}."): v for k, v in self.tensors.items() if k.startswith(f"{prefix}.")}
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """For sizes at which more threads cost more than they bring, most on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def served_run(tmp_path_factory) -> Path:
+    """A small run for the page to try a generator; not to be written to."""
+    from serving import write_run
+
+    folder = tmp_path_factory.mktemp("served")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCALEDREAMER_DATA", str(folder / "data"))
+        return write_run(folder)
 
 
 @pytest.fixture(scope="session")

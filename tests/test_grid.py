@@ -4,8 +4,9 @@ import itertools
 import math
 
 import pytest
+import torch
+from runs import prepared
 
-from scaledreamer.benchmark.run import benchmark
 from scaledreamer.config import CONF, check, compose
 from scaledreamer.errors import UserError
 
@@ -40,10 +41,30 @@ TINY = {"asd_sd": ["guidance/prior=tiny"], "asd_mv": ["guidance/prior=tiny_mv"],
 STEPPED = [name for name in GENERATORS if name not in ("3dconv_m2", "3dconv_toy_deep")]  # a size of another one each
 
 
+SHORT = (
+    *("size=small", "trainer=cpu", "trainer.max_steps=1", "trainer.log_every_n_steps=1", "cameras.image_size=8"),
+    *("corpus.batch_size=1", "corpus.max_prompts=1", "logger=none", "callbacks.previews=null"),
+    *("callbacks.checkpoints=null", "callbacks.progress=null"),
+)
+
+
+@pytest.fixture(scope="module")
+def _data(tmp_path_factory, one_thread):
+    """Text embeddings are stored once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCALEDREAMER_DATA", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
+@pytest.mark.usefixtures("_data")
 @pytest.mark.parametrize(("generator", "guidance"), list(itertools.product(STEPPED, GUIDANCES)), ids=str)
-def test_a_combination_takes_a_step(generator, guidance):
+def test_a_combination_takes_a_step(generator, guidance, tmp_path):
     renderer = "nerf" if generator in ONE_PROMPT else "volsdf"
-    small = ["size=small", "trainer=cpu", "trainer.threads=1", "cameras.image_size=8", "corpus.batch_size=1"]
-    report = benchmark([*command(generator, guidance, renderer), *TINY[guidance], *small], steps=1, warmup=1)
-    assert math.isfinite(report.stages["step"].milliseconds)
-    assert report.settings["views_per_prompt"] % (4 if "mv" in guidance else 1) == 0
+    chosen = command(generator, guidance, renderer)
+    unscored = ["callbacks.toybox=null"] if "corpus=toybox" in chosen else []
+    run, config = prepared([*chosen, *TINY[guidance], *SHORT, *unscored], tmp_path)
+    before = {name: value.clone() for name, value in run.system.generator.named_parameters()}
+    run.trainer.fit(run.system, datamodule=run.data)
+    assert math.isfinite(run.trainer.callback_metrics["train/loss"])
+    assert any(not torch.equal(value, before[name]) for name, value in run.system.generator.named_parameters())
+    assert config["cameras"]["views_per_prompt"] % (4 if "mv" in guidance else 1) == 0

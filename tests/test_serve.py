@@ -7,7 +7,6 @@ import shutil
 import sys
 import threading
 import unicodedata
-from pathlib import Path
 from types import SimpleNamespace
 
 import hydra
@@ -17,7 +16,7 @@ import torch
 import trimesh
 from answers import QUIET
 from hydra.core.global_hydra import GlobalHydra
-from serving import HOSTILE, MARKUP, TEST, TRAIN, open_small, write_run
+from serving import HOSTILE, MARKUP, TEST, TRAIN, open_small
 
 from scaledreamer.cli import clear_errors
 from scaledreamer.config import CONF, compose, plain
@@ -32,25 +31,12 @@ from scaledreamer.training.trained import Trained
 PATIENCE = 60.0
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SCALEDREAMER_DATA", str(folder / "data"))
-        return write_run(folder)
-
-
-@pytest.fixture(scope="module")
-def desk(run):
-    made = open_small(run)
+def desk(served_run):
+    made = open_small(served_run)
     yield made
     made.close()
 
@@ -132,9 +118,9 @@ def test_a_run_of_one_prompt_offers_that_one(monkeypatch):
         book.read("a black teapot")
 
 
-def test_without_its_corpus_a_run_still_reads_prompts(run, tmp_path):
+def test_without_its_corpus_a_run_still_reads_prompts(served_run, tmp_path):
     copied = tmp_path / "run"
-    shutil.copytree(run, copied)
+    shutil.copytree(served_run, copied)
     config = (copied / "config.yaml").read_text().replace("prompts.json", "gone.json")
     (copied / "config.yaml").write_text(config)
     lost = open_small(copied)
@@ -364,12 +350,12 @@ WRONG = {
 
 
 @pytest.mark.parametrize("arguments", WRONG)
-def test_a_mistake_is_one_line(run, tmp_path, monkeypatch, capsys, arguments):
+def test_a_mistake_is_one_line(served_run, tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.setattr("scaledreamer.serve.server.require_packages", lambda: None)
     monkeypatch.setattr("scaledreamer.serve.server.signal.signal", lambda *_: None)
-    os.symlink(run, "RUN")
+    os.symlink(served_run, "RUN")
     monkeypatch.setattr(sys, "argv", ["serve", "port=0", *arguments.replace("''", "").split(), *QUIET])
     command = hydra.main(version_base="1.3", config_path=str(CONF), config_name="serve")(main.__wrapped__)
     with pytest.raises(SystemExit) as ended, clear_errors():

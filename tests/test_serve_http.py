@@ -18,9 +18,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from commands import environment
-from serving import HOSTILE, MARKUP, TEST, TRAIN, open_small, write_run
+from serving import HOSTILE, MARKUP, TEST, TRAIN, open_small
 from visitors import PATIENCE, Browser, Reply, ask, make, until
 
 from scaledreamer.serve import server
@@ -32,26 +31,12 @@ import uvicorn
 
 from scaledreamer.serve.app import application
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SCALEDREAMER_DATA", str(folder / "data"))
-        return write_run(folder)
-
-
-@pytest.fixture(scope="module")
-def desk(run):
-    made = open_small(run, "waiting=2")
+def desk(served_run):
+    made = open_small(served_run, "waiting=2")
     yield made
     made.close()
 
@@ -306,13 +291,13 @@ def test_a_server_for_others_says_so(monkeypatch, caplog, host, names):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are told otherwise there")
-def test_the_command_answers_and_leaves_nothing_behind(run, tmp_path):
+def test_the_command_answers_and_leaves_nothing_behind(served_run, tmp_path):
     temporary, cwd = tmp_path / "temporary", tmp_path / "cwd"
     temporary.mkdir()
     cwd.mkdir()
     with listening("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        given = [f"run={run}", "device=cpu", f"port={port}", "mesh.resolution=12", "frames=2", "image_size=16"]
+        given = [f"run={served_run}", "device=cpu", f"port={port}", "mesh.resolution=12", "frames=2", "image_size=16"]
         process = subprocess.Popen(
             [sys.executable, "-m", "scaledreamer.serve", *given],
             cwd=cwd,

@@ -64,6 +64,19 @@ def test_rows_hold_the_prompt_plain_and_in_each_wording(tmp_path):
     assert rows.pooled.dtype == rows.tokens.dtype == torch.float32
 
 
+@pytest.mark.parametrize("budget", [8.0, 0.0])
+def test_cut_texts_are_looked_for_where_somebody_hears_of_them(tmp_path, budget):
+    encoder = Encoder()
+    opened(["a cat"], tmp_path, encoder, budget_gb=budget)
+    assert encoder.reported == ["a cat", "a cat, side view", "a cat, front view"]
+    logging.disable(logging.WARNING)  # as of the processes of a run but the first
+    try:
+        opened(["a dog"], tmp_path, encoder, budget_gb=budget)
+    finally:
+        logging.disable(logging.NOTSET)
+    assert len(encoder.reported) == 3
+
+
 def test_templates_keep_their_order(tmp_path):
     ab = opened(["a"], tmp_path).rows([0]).tokens
     ba = opened(["a"], tmp_path, templates=TEMPLATES[::-1]).rows([0]).tokens

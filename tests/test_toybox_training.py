@@ -171,7 +171,9 @@ def test_sums_of_words():
     assert text.share_of(pooled, sums) == pytest.approx(1 - 2 / (16 + 4 + 2))
 
 
-def test_tuning_the_text_encoder_makes_its_pooled_embedding_a_sum(tmp_path):
+def test_tuning_the_text_encoder_makes_its_pooled_embedding_a_sum(tmp_path, monkeypatch):
+    some = every_toy()[::20]
+    monkeypatch.setattr(text, "every_toy", lambda: some)
     toy = weights.FOLDER / "toy"
     for part in ("text_encoder", "tokenizer"):
         shutil.copytree(toy / part, tmp_path / part)
@@ -181,7 +183,6 @@ def test_tuning_the_text_encoder_makes_its_pooled_embedding_a_sum(tmp_path):
     save_file(disturbed, tmp_path / "text_encoder" / "model.safetensors", metadata={"format": "pt"})
 
     def explained() -> float:
-        some = every_toy()[::20]
         encoder = CLIPTextModel.from_pretrained(tmp_path / "text_encoder", dtype=torch.float32)
         pooled = text._pooled(encoder, token_table(read_tokenizer(tmp_path / "tokenizer"), some)[:, PLAIN])
         return text.share_of(pooled, text.additive(pooled, torch.stack([text.word_counts(toy, PLAIN) for toy in some])))

@@ -32,13 +32,7 @@ def unplaced(*parts, **options) -> Scene:
     return dataclasses.replace(scene, placement=torch.cat([here, scene.placement[:, 4:]], dim=-1))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Small tensors: a second thread costs more than it brings, and very much more on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

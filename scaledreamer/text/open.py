@@ -59,7 +59,7 @@ def open_text_embeddings(
     size = key.file_bytes / 1e9
     if size > budget_gb:
         log.info("text embeddings would take %.1f GB (text.budget_gb=%g); computing them in training", size, budget_gb)
-        prior.report_cut(distinct_texts(distinct, templates))
+        _report_cut(distinct, prior, templates)
         return LiveTextEncoder(prior, templates, prompts=prompts, dtype=dtype, device=device)
 
     folder = folder if folder is not None else data_folder() / "text"
@@ -78,7 +78,7 @@ def open_text_embeddings(
 
     def build() -> None:
         _require_space(folder, key.file_bytes)
-        prior.report_cut(distinct_texts(distinct, templates))
+        _report_cut(distinct, prior, templates)
         log.info("embedding %d prompts in %d wordings: %.2f GB in %s", key.rows, key.templates, size, path)
         write_store(path, key, _batches(distinct, prior, templates, dtype, device))
 
@@ -121,6 +121,12 @@ def _key(distinct: Sequence[str], prior: TextEncoder, templates: Sequence[str], 
         width=prior.text_dim,
         dtype=dtype,
     )
+
+
+def _report_cut(distinct: Sequence[str], prior: TextEncoder, templates: Sequence[str]) -> None:
+    """Have texts told of that are too long, unless nobody would hear it, as of a run's processes but the first."""
+    if log.isEnabledFor(logging.WARNING):
+        prior.report_cut(distinct_texts(distinct, templates))
 
 
 def _path(folder: Path, key: StoreKey) -> Path:
