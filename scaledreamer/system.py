@@ -88,7 +88,7 @@ class TextTo3D(pl.LightningModule):
             progress: fraction of the run that is done, in [0, 1]; schedules follow it.
             random: this step's draws.
         """
-        cameras = self.cameras.sample(text.pooled.shape[0], random)
+        cameras = self.cameras.sample(text.pooled.shape[0], random, progress=progress)
         rendering = self.render(text, cameras, self.cameras.size_at(progress), random)
         distillation = self.guidance(rendering, text, cameras, progress=progress, random=random)
         terms = {"distillation": distillation.loss, **regularisers(rendering)}

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from scaledreamer.cuda_graph import GraphedFunction, GraphedGradient
 from scaledreamer.priors import compiled as compiling
 from scaledreamer.priors.compiled import CACHE, Compiled
-from scaledreamer.priors.cuda_graph import GraphedFunction, GraphedGradient
 from scaledreamer.priors.fused import can_fuse, fuse
 from scaledreamer.priors.fused_attention import FusedImageAttention, FusedTransformer
 from scaledreamer.priors.fused_blocks import FrozenConv, FusedResnet, NormActivation

@@ -10,6 +10,7 @@ import pytest
 import torch
 from runs import SMALL, trained
 
+from scaledreamer.cameras import RandomCameras
 from scaledreamer.training.checkpoints import read
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,6 +65,19 @@ def test_a_resumed_run_equals_the_unbroken_one(tmp_path, prompts, options):
     whole, rest = figures(tmp_path / "unbroken"), figures(tmp_path / "resumed")
     assert sorted(rest) == [4, 5, 6]
     assert all(whole[step] == rest[step] for step in (4, 5))
+
+
+def test_cameras_are_told_how_much_of_the_run_is_done(tmp_path, prompts, monkeypatch):
+    """Their schedules follow it."""
+    told, sample = [], RandomCameras.sample
+
+    def listening(self, *inputs, progress):
+        told.append(progress)
+        return sample(self, *inputs, progress=progress)
+
+    monkeypatch.setattr(RandomCameras, "sample", listening)
+    trained([prompts, "trainer.max_steps=4"], tmp_path / "run")
+    assert told == [0, 0.25, 0.5, 0.75]
 
 
 def test_the_checkpoint_holds_what_learns_and_no_prior(tmp_path, prompts):

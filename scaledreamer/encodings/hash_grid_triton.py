@@ -22,6 +22,7 @@ from torch import Tensor
 from scaledreamer.encodings import hash_grid_kernels as kernels
 from scaledreamer.encodings.backends import require_gpu
 from scaledreamer.encodings.hash_grid import PRIMES, Level
+from scaledreamer.kernels.launch import on
 
 BLOCK = 128
 """Points per program: one per thread."""
@@ -94,7 +95,7 @@ def _launch(
     grid = (triton.cdiv(n, BLOCK), triton.cdiv(len(scales), GROUP))
     numbers = _on(points.device, tuple(scales), tuple(lattice))
     with torch.cuda.device_of(points):
-        kernel[grid](
+        on(kernel, grid)(
             *(points, *tensors, *numbers, n, len(scales), *strides),
             D=dims,
             F=features,

@@ -36,17 +36,25 @@ def type_of_volumes(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
 
 
-def synthesize(
-    synthesis: "Synthesis", w: Tensor, noise: Noise, random: StepRandom | None, *, dtype: torch.dtype
-) -> Tensor:
+def draws(synthesis: "Synthesis", prompts: int, noise: Noise, random: StepRandom | None) -> list[Tensor]:
+    """The noise [P, 1, S, S, S] of all layers, in the order in which they are met; none where none is drawn."""
+    if noise != "random" or random is None:
+        return []
+    return [random.normal(prompts, 1, *(layer.resolution,) * 3) for layer in _layers(synthesis)]
+
+
+def synthesize(synthesis: "Synthesis", w: Tensor, noise: Noise, drawn: list[Tensor], *, dtype: torch.dtype) -> Tensor:
     """w [P, w_dim] -> features [P, F, S, S, S], which lie as ``torch.channels_last_3d``; needs Triton.
 
     Args:
+        drawn: see :func:`draws`.
         dtype: of the volumes.
     """
     first, blocks = synthesis.first_block, list(synthesis.blocks)
     with torch.autocast(w.device.type, enabled=False):
-        layers = [first.conv1, *(layer for block in blocks for layer in (block.conv0, block.conv1))]  # type: ignore
+        layers = _layers(synthesis)
+        grains: list[Tensor] | list[None] = [layer.noise_const for layer in layers] if noise == "const" else drawn
+        grains = grains or [None] * len(layers)
         heads = [first.torgb, *(block.torgb for block in blocks)]
         styles = _styles(w.float(), [*layers, *heads])  # type: ignore[arg-type]
         of_layers, of_heads = [*styles[: len(layers)], None], styles[len(layers) :]
@@ -55,12 +63,16 @@ def synthesize(
         for n, head in enumerate(heads):
             at = 2 * n  # of the block's second layer
             if n:
-                block, ours, following = blocks[n - 1], of_layers[at - 1], of_layers[at]
-                x = _first(x, block.conv0, ours, following, block.const_bias, noise, random)  # type: ignore[arg-type]
+                volume = blocks[n - 1].const_bias
+                x = _first(x, layers[at - 1], of_layers[at - 1], of_layers[at], volume, grains[at - 1])  # type: ignore[arg-type]
             ours, following = of_layers[at], of_layers[at + 1]
-            x, features = _second(x, features, layers[at], ours, following, head, of_heads[n], noise, random)  # type: ignore[arg-type]
+            x, features = _second(x, features, layers[at], ours, following, head, of_heads[n], grains[at])  # type: ignore[arg-type]
     assert features is not None
     return features.permute(0, 4, 1, 2, 3)
+
+
+def _layers(synthesis: "Synthesis") -> list[SynthesisLayer]:
+    return [synthesis.first_block.conv1, *(m for block in synthesis.blocks for m in (block.conv0, block.conv1))]  # type: ignore[misc]
 
 
 def _styles(w: Tensor, layers: list[SynthesisLayer | ToFeatures]) -> list[Tensor]:
@@ -76,27 +88,19 @@ def _convolved(x: Tensor, weight: Tensor) -> Tensor:
     return out.permute(0, 2, 3, 4, 1).contiguous()  # copies where the library turned it around
 
 
-def _grains(layer: SynthesisLayer, prompts: int, noise: Noise, random: StepRandom | None) -> Tensor | None:
-    if noise == "random" and random is not None:
-        return random.normal(prompts, 1, *(layer.resolution,) * 3)
-    return layer.noise_const if noise == "const" else None
-
-
 def _first(
     x: Tensor,
     layer: SynthesisLayer,
     style: Tensor,
     following: Tensor,
     volume: Tensor | None,
-    noise: Noise,
-    random: StepRandom | None,
+    grains: Tensor | None,
 ) -> Tensor:
     """A block's first layer: [P, R, R, R, I], times ``style``, to [P, S, S, S, O], times the ``following`` style."""
     from scaledreamer.kernels import synthesis as kernels
     from scaledreamer.kernels.synthesis_weights import weights
 
     weight, scale, _ = weights(layer.weight, style, x.dtype)
-    grains = _grains(layer, len(x), noise, random)
     return kernels.grow(_convolved(x, weight), scale, grains, layer.noise_strength, layer.bias, volume, following)
 
 
@@ -108,15 +112,13 @@ def _second(
     following: Tensor | None,
     head: ToFeatures,
     of_head: Tensor,
-    noise: Noise,
-    random: StepRandom | None,
+    grains: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """A block's second layer and its share in the features: (hidden, times the ``following`` style, features)."""
     from scaledreamer.kernels import synthesis as kernels
     from scaledreamer.kernels.synthesis_weights import weights
 
     weight, scale, _ = weights(layer.weight, style, x.dtype)
-    grains = _grains(layer, len(x), noise, random)
     matrix = head.weight[:, :, 0, 0, 0].t() * (of_head / math.sqrt(of_head.shape[1]))[:, :, None]  # [P, O, F]
     return kernels.finish(
         *(_convolved(x, weight), scale, grains, layer.noise_strength, layer.bias, following),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from scaledreamer.constraints import PositiveFloat, PositiveInt
+from scaledreamer.cuda_graph import GraphedGradient
 from scaledreamer.errors import UserError
 from scaledreamer.fields.backends import Backend, check_backend
 from scaledreamer.fields.base import SdfField
@@ -50,6 +51,8 @@ class TriplaneTransformerGenerator(Generator):
         widened: use the sigmoid that is widened by 0.001 on both sides for colours.
         backend: what computes the field at points: ``torch`` everywhere, ``triton`` on GPUs; ``auto`` takes Triton
             where it can.
+        cuda_graph: on GPUs record the planes and their way back as CUDA graphs and replay them, unless ``backend`` is
+            torch or activations are checkpointed: launching the kernels takes longer than their work on one prompt.
 
     Raises:
         UserError: ``resolution`` is odd, ``width`` cannot be divided among the attention heads, or there is no such
@@ -78,6 +81,7 @@ class TriplaneTransformerGenerator(Generator):
         clamp_offsets: bool = False,
         widened: bool = True,
         backend: Backend = "auto",
+        cuda_graph: bool = True,
     ) -> None:
         super().__init__()
         check_backend(backend)
@@ -105,9 +109,14 @@ class TriplaneTransformerGenerator(Generator):
         self.deconv = nn.ConvTranspose2d(width, channels, PATCH, stride=PATCH, bias=False)
         self.sdf_network = MLP([3 * channels, hidden, hidden, 1])
         self.feature_network = MLP([3 * channels, hidden, hidden, 3])
+        graphs = cuda_graph and backend != "torch" and not activation_checkpointing
+        self._graphed = GraphedGradient(self._planes, self._planes_parameters) if graphs else None
 
     def planes(self, text: Tensor) -> Tensor:
         """Features [P, 3, C, R, R] of P prompts, text [P, L, D] or, where it is global, [P, D]."""
+        return (self._graphed or self._planes)(text)
+
+    def _planes(self, text: Tensor) -> Tensor:
         words = text if self.proj is None else self.proj(text)[:, None]
         x = self.pos_embed.expand(text.shape[0], -1, -1)  # [P, T, W]
         again = self.activation_checkpointing and torch.is_grad_enabled()
@@ -118,6 +127,10 @@ class TriplaneTransformerGenerator(Generator):
         if x.is_cuda:
             return self._unfold(x)
         return self.deconv(x.flatten(0, 1).movedim(-1, 1)).unflatten(0, (-1, 3))
+
+    def _planes_parameters(self) -> list[nn.Parameter]:
+        heads = {*self.sdf_network.parameters(), *self.feature_network.parameters()}
+        return [p for p in self.parameters() if p not in heads]
 
     def _unfold(self, x: Tensor) -> Tensor:
         """What ``deconv`` does to tokens [P, 3, R / 2, R / 2, W], as one product and in float32: slopes are differences

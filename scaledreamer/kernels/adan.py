@@ -10,6 +10,8 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
+from scaledreamer.kernels.launch import on
+
 BLOCK = 1024
 """Numbers per program: 16 bytes of each tensor per thread, twice."""
 
@@ -73,7 +75,7 @@ def step(
     after = 1.0 if decoupled else 1 / (1 + lr * decay)
     clipped = factor is not None
     with torch.cuda.device_of(parameter):
-        kernel[(triton.cdiv(parameter.numel(), BLOCK),)](
+        on(kernel, (triton.cdiv(parameter.numel(), BLOCK),))(
             *(parameter, grad, *moments, factor if clipped else grad, float(beta1), float(beta2), float(beta3)),
             *(of_first, of_second, of_third, float(eps), before, after, parameter.numel()),
             CLIPPED=clipped,

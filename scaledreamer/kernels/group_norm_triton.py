@@ -10,6 +10,7 @@ import triton  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from scaledreamer.kernels import group_norm_kernels
+from scaledreamer.kernels.launch import on
 
 kernels: Any = group_norm_kernels  # type checkers do not know that they are launched by an index
 
@@ -68,14 +69,14 @@ def group_norm(
     each, splits, stride = channels // groups, grid[0], _stride(x, shift)
     with torch.cuda.device_of(x):
         parts = x.new_empty((2, batch, splits, channels), dtype=torch.float32)
-        kernels.moments[grid](x, parts, n, channels, per, **tile)
-        kernels.join_moments[(groups, batch)](
+        on(kernels.moments, grid)(x, parts, n, channels, per, **tile)
+        on(kernels.join_moments, (groups, batch))(
             *(parts, shift, mean, rstd, n, channels, per, splits, stride, eps),
             PER=each,
             SHIFTED=shift is not None,
             **_joining(each, splits),
         )
-        kernels.normalise[grid](
+        on(kernels.normalise, grid)(
             *(x, shift, mean, rstd, weight, bias, y, n, channels, per, stride, groups),
             PER=each,
             SHIFTED=shift is not None,
@@ -120,9 +121,11 @@ def group_norm_gradient(
         parts = x.new_empty((2, batch, splits, channels), dtype=torch.float32)
         sums = x.new_empty((2, batch, groups), dtype=torch.float32)
         given, sizes = (grad, x, shift, mean, rstd, weight, bias), (n, channels, per, stride, groups)
-        kernels.gradient_sums[grid](*given, parts, *sizes, PER=each, SHIFTED=shifted, SILU=silu, **tile)
-        kernels.join_sums[(groups, batch)](parts, weight, sums, n, channels, splits, PER=each, **_joining(each, splits))
-        kernels.gradient[grid](
+        on(kernels.gradient_sums, grid)(*given, parts, *sizes, PER=each, SHIFTED=shifted, SILU=silu, **tile)
+        on(kernels.join_sums, (groups, batch))(
+            parts, weight, sums, n, channels, splits, PER=each, **_joining(each, splits)
+        )
+        on(kernels.gradient, grid)(
             *(*given, sums, skip, out, *sizes),
             PER=each,
             SHIFTED=shifted,

@@ -11,6 +11,7 @@ import triton  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from scaledreamer.kernels import rays_kernels as kernels
+from scaledreamer.kernels.launch import on
 from scaledreamer.renderers.compositing import OPAQUE
 
 WARPS = 2
@@ -29,7 +30,7 @@ def _operator(name: str, schema: str) -> Any:
 def _launch(kernel: Any, *arguments: Any, rays: int, warps: int = WARPS, **sizes: Any) -> None:
     if rays:
         with torch.cuda.device_of(arguments[0]):
-            kernel[(rays,)](*arguments, **sizes, num_warps=warps)
+            on(kernel, (rays,))(*arguments, **sizes, num_warps=warps)
 
 
 def _lanes(n: int) -> int:

@@ -7,6 +7,7 @@ import triton  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from scaledreamer.kernels import rows_kernels
+from scaledreamer.kernels.launch import on
 
 kernels: Any = rows_kernels  # type checkers do not know that they are launched by an index
 
@@ -36,7 +37,7 @@ def add(x: Tensor, y: Tensor, bias: Tensor) -> Tensor:
             cols = next((k for k in (128, 64) if channels % k == 0), min(128, triton.next_power_of_2(channels)))
             rows = BLOCK // cols
             grid = (triton.cdiv(n, rows), triton.cdiv(channels, cols))
-            kernels.add[grid](x, y, bias, out, n, C=channels, ROWS=rows, COLS=cols, num_warps=WARPS)
+            on(kernels.add, grid)(x, y, bias, out, n, C=channels, ROWS=rows, COLS=cols, num_warps=WARPS)
     return out
 
 
@@ -55,7 +56,7 @@ def add_layer_norm(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: floa
     rows = max(1, BLOCK // cols)
     if n:
         with torch.cuda.device_of(x):
-            kernels.add_layer_norm[(triton.cdiv(n, rows),)](
+            on(kernels.add_layer_norm, (triton.cdiv(n, rows),))(
                 *(x, y, weight, bias, out, normed, n, eps), C=channels, ROWS=rows, COLS=cols, num_warps=WARPS
             )
     return out, normed
@@ -75,7 +76,7 @@ def geglu(x: Tensor) -> Tensor:
         block = min(BLOCK, triton.next_power_of_2(channels))
         with torch.cuda.device_of(x):
             grid = (out.numel() // channels, triton.cdiv(channels, block))
-            kernels.geglu[grid](x, out, C=channels, BLOCK=block, num_warps=WARPS)
+            on(kernels.geglu, grid)(x, out, C=channels, BLOCK=block, num_warps=WARPS)
     return out
 
 
@@ -90,7 +91,7 @@ def softmax(x: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
     out = _like(x, scale, dtype)
     if x.numel():
         with torch.cuda.device_of(x):
-            kernels.softmax[(x.numel() // x.shape[-1],)](x, out, scale, C=x.shape[-1], **_row(x.shape[-1]))
+            on(kernels.softmax, (x.numel() // x.shape[-1],))(x, out, scale, C=x.shape[-1], **_row(x.shape[-1]))
     return out
 
 
@@ -106,7 +107,7 @@ def softmax_gradient(p: Tensor, grad: Tensor, factor: float) -> Tensor:
     if p.numel():
         with torch.cuda.device_of(p):
             columns = p.shape[-1]
-            kernels.softmax_gradient[(p.numel() // columns,)](p, grad, out, factor, C=columns, **_row(columns))
+            on(kernels.softmax_gradient, (p.numel() // columns,))(p, grad, out, factor, C=columns, **_row(columns))
     return out
 
 

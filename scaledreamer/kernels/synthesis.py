@@ -19,6 +19,7 @@ import triton  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from scaledreamer.kernels import synthesis_kernels
+from scaledreamer.kernels.launch import on
 
 kernels: Any = synthesis_kernels  # type checkers do not know that they are launched by an index
 
@@ -31,8 +32,9 @@ TILE = 8192
 CHANNELS = 32
 """Most channels of a program."""
 
-SPREAD = "float32"
-"""Type of the products that stand for trilinear interpolation along x: read as tf32, or that of the volumes: "half"."""
+SPREAD = "half"
+"""Type of the products that stand for trilinear interpolation along x: tf32, or "half", that of the volumes, which are
+rounded to it anyway: a twentieth of the generator's time, and gradients are as near to float32's."""
 
 
 def _operator(name: str, schema: str) -> Any:
@@ -90,7 +92,7 @@ def grow(
     grains, step = _noise(noise, bias, side)
     tile = _tile(side, width)
     with torch.cuda.device_of(coarse):
-        kernels.grow[_grid(out, tile)](
+        on(kernels.grow, _grid(out, tile))(
             *(coarse, scale, grains, strength, bias, bias if volume is None else volume, style, out, step),
             **{"C": width, "R": side // 2, **tile},
             NOISE=noise is not None,
@@ -135,14 +137,14 @@ def _grow_gradients(
     sums = scale.new_empty((prompts, grid[0] // prompts, 2, width))
     of_volume = scale.new_empty(() if volume is None else volume.shape)
     with torch.cuda.device_of(grad):
-        kernels.grow_back[grid](
+        on(kernels.grow_back, grid)(
             *(grad, coarse, scale, grains, strength, bias, bias if volume is None else volume, style, half, sums, step),
             **{**sizes, **tile, "NOISE": noise is not None, "VOLUME": volume is not None, "SPREAD": _spread(coarse)},
         )
         if volume is not None:
             block = {"BLOCK": 64, "CHANNELS": min(64, triton.next_power_of_2(width)), "num_warps": 4}
             many = triton.cdiv(side**3, block["BLOCK"]), triton.cdiv(width, block["CHANNELS"])
-            kernels.volume_back[many](grad, style, of_volume, prompts, C=width, VOXELS=side**3, **block)
+            on(kernels.volume_back, many)(grad, style, of_volume, prompts, C=width, VOXELS=side**3, **block)
     of_coarse, rest = _shrink_zy(half, coarse, scale)
     return of_coarse, sums.sum(dim=1), rest, of_volume
 
@@ -173,7 +175,7 @@ def _shrink_zy(half: Tensor, coarse: Tensor | None, scale: Tensor | None) -> tup
     sums = torch.empty((prompts, side * side, 2, width) if scaled else (1, 1), device=half.device)
     options = {"COARSE": tile["FINE"], "CHANNELS": min(32, tile["CHANNELS"]), "num_warps": 4}
     with torch.cuda.device_of(half):
-        kernels.shrink_zy[(prompts * side * side, triton.cdiv(width, options["CHANNELS"]))](
+        on(kernels.shrink_zy, (prompts * side * side, triton.cdiv(width, options["CHANNELS"])))(
             *(half, coarse if scaled else half, scale if scaled else half, out, sums),
             **{"C": width, "R": side, **options, "SCALED": scaled},
         )
@@ -228,7 +230,7 @@ def finish(
     tile = _tile(side, width)
     given = style is not None, before is not None
     with torch.cuda.device_of(volume):
-        kernels.finish[_grid(volume, tile, blocks=False)](
+        on(kernels.finish, _grid(volume, tile, blocks=False))(
             *(volume, scale, grains, strength, bias, style if given[0] else bias, head, head_bias),
             *(before if given[1] else bias, out, features, step),
             **{"C": width, "F": shown, "S": side, **tile, "FEATURES": max(16, triton.next_power_of_2(shown))},
@@ -281,7 +283,7 @@ def _finish_gradients(
     of_head = head.new_empty((prompts, grid[0] // prompts, width, shown))
     of_bias = head.new_empty((grid[0], shown))
     with torch.cuda.device_of(volume):
-        kernels.finish_back[grid](
+        on(kernels.finish_back, grid)(
             *(grad_out if style is not None else out, grad_features, volume, scale, grains, strength, bias),
             *(style if style is not None else bias, head, out, sums, of_head, of_bias, step),
             **{"C": width, "F": shown, "S": side, **tile, "FEATURES": max(16, triton.next_power_of_2(shown))},
@@ -315,7 +317,7 @@ def _upsample_gradient(grad: Tensor) -> Tensor:
     tile = _tile(side, width)
     half = grad.new_empty((prompts, side, side, side // 2, width))
     with torch.cuda.device_of(grad):
-        kernels.shrink_x[_grid(grad, tile)](grad, half, C=width, R=side // 2, SPREAD=_spread(grad), **tile)
+        on(kernels.shrink_x, _grid(grad, tile))(grad, half, C=width, R=side // 2, SPREAD=_spread(grad), **tile)
     return _shrink_zy(half, None, None)[0]
 
 

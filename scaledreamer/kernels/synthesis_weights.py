@@ -13,6 +13,8 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
+from scaledreamer.kernels.launch import on
+
 
 @triton.jit
 def _write(
@@ -89,7 +91,7 @@ def weights(weight: Tensor, style: Tensor, dtype: torch.dtype) -> tuple[Tensor, 
     """
     out, scale, power = _weights(weight, style, dtype)
     with torch.cuda.device_of(weight):
-        write[(len(weight),)](*(weight, style, out, scale, power, len(style)), **_options(weight, len(style)))
+        on(write, (len(weight),))(*(weight, style, out, scale, power, len(style)), **_options(weight, len(style)))
     return out, scale, power
 
 
@@ -106,7 +108,7 @@ def _weights_gradient(grad: Tensor, weight: Tensor, style: Tensor, pull: Tensor)
     options = _options(weight, len(style))
     with torch.cuda.device_of(weight):
         grid = (len(weight), triton.cdiv(options["INPUTS"], options["BLOCK"]))
-        write_back[grid](grad, weight, style, pull, out, len(style), **options)
+        on(write_back, grid)(grad, weight, style, pull, out, len(style), **options)
     return out
 
 

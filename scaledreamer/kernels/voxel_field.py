@@ -18,12 +18,14 @@ import triton  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from scaledreamer.kernels import voxel_field_kernels as kernels
+from scaledreamer.kernels.launch import on
 
 FORWARD = {"M": 64, "num_warps": 4, "num_stages": 1}
 """Points per program and warps of the kernels without gradients."""
 
 BACKWARD = {"M": 16, "num_warps": 2, "num_stages": 1}
-"""The same of the backward pass."""
+"""The same of the backward pass; more points at a time do not fit into registers: an H100 takes 1.9 ms for 800 thousand
+points, 3.0 ms with 64 at a time and 4 warps."""
 
 COPIES = 64
 """Of the gradients to weights that programs add to, so that few of them wait for each other."""
@@ -81,7 +83,7 @@ def _launch(kernel: Any, programs: int, table: Tensor, *arguments: Any, first: T
     sizes = {"SIDE": table.shape[1], "F": features, "H": hidden, "PRECISION": PRECISION}
     padded = {"FS": max(16, triton.next_power_of_2(features)), "HS": max(16, triton.next_power_of_2(hidden))}
     with torch.cuda.device_of(table):
-        kernel[(programs, table.shape[0])](table, *arguments, **sizes, **padded, **options)
+        on(kernel, (programs, table.shape[0]))(table, *arguments, **sizes, **padded, **options)
 
 
 def _scale(table: Tensor, radius: float) -> float:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from scaledreamer.constraints import PositiveInt
+from scaledreamer.cuda_graph import GraphedFunction, GraphedGradient
 from scaledreamer.errors import UserError
 from scaledreamer.priors import locate
 from scaledreamer.priors.base import TextEncoding
 from scaledreamer.priors.clip_text import ClipText, too_long, warn_of_cut
 from scaledreamer.priors.compiled import Compiled
-from scaledreamer.priors.cuda_graph import GraphedFunction, GraphedGradient
 from scaledreamer.priors.layout import Configs
 from scaledreamer.priors.parametrisation import alphas_cumprod, as_noise
 from scaledreamer.priors.weights import Weights

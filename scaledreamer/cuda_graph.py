@@ -1,17 +1,19 @@
-"""Frozen networks as CUDA graphs: their thousand small kernels are launched by one call.
+"""Networks as CUDA graphs: their thousand small kernels are launched by one call.
 
 At one prompt per step kernels finish faster than Python can launch them; replaying a recorded graph takes the launching
 away (figures: README, "Speed"). Both classes are for one thread at a time, and simply call the function on a CPU.
 """
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor
+
+from scaledreamer.kernels.launch import rehearsal
 
 GRAPHS = 4
 """Shapes of inputs that are recorded; each holds memory. Further shapes are computed plainly."""
@@ -54,6 +56,8 @@ class GraphedFunction:
     def _record(self, inputs: tuple[Tensor, ...]) -> _Recorded:
         mine = [x.clone() for x in inputs]
         with _aside(mine[0].device):
+            with rehearsal():
+                self._function(*mine)
             for _ in range(WARMUP):
                 self._function(*mine)
         graph = torch.cuda.CUDAGraph()
@@ -70,7 +74,8 @@ class _RecordedGradient:
     inputs: list[Tensor]
     output: Tensor
     grad: Tensor
-    found: Tensor
+    found: tuple[Tensor | None, ...]
+    """Gradients: of the inputs that ask for one, then of the parameters; None of what the function does not read."""
 
 
 class _Call:
@@ -80,32 +85,47 @@ class _Call:
 
 
 class GraphedGradient:
-    """``function(x, *others) -> Tensor``, differentiable with respect to x, as two graphs per shape of its inputs.
+    """``function(*tensors) -> Tensor``, differentiable, as two graphs per shape of its inputs.
 
     What the second graph needs of the first lies in their memory until the next call. A call that comes while an
     earlier one still waits for its gradient is computed plainly instead, and so is one without gradients. Of one call
     the gradient can be taken once.
 
-    The function must not wait for the device, nor depend on anything but the values of its inputs; what it depends on
-    beside them is frozen.
+    The function must not wait for the device, nor depend on anything but the values of its inputs and parameters; what
+    else it depends on is frozen. Parameters stay where they are: optimisers change them in place.
+
+    Args:
+        function: takes floating-point tensors, of which those that require gradients get one.
+        parameters: names the tensors that get gradients beside the inputs, in the same order at every call.
     """
 
-    def __init__(self, function: Callable[..., Tensor]) -> None:
-        self._function = function
+    def __init__(self, function: Callable[..., Tensor], parameters: Callable[[], Sequence[Tensor]] = tuple) -> None:
+        self._function, self._parameters = function, parameters
         self._recorded: dict[tuple, _RecordedGradient] = {}
         self._pool: Any = None  # shared by all shapes: one call at a time waits for its gradient
         self._waiting: Callable[[], _Call | None] = lambda: None
 
-    def __call__(self, x: Tensor, *others: Tensor) -> Tensor:
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy records anew: graphs are of the memory that they were recorded with."""
+        return {"function": self._function, "parameters": self._parameters}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """See :meth:`__getstate__`."""
+        self.__init__(**state)  # type: ignore[misc]
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
         """The function's value, in memory of its own."""
-        if not (x.is_cuda and x.requires_grad and torch.is_grad_enabled()) or self._is_waiting():
-            return self._function(x, *others)
-        key = _key((x, *others))
+        parameters = [p for p in self._parameters() if p.requires_grad]
+        asked = any(x.requires_grad for x in inputs) or bool(parameters)
+        if not (inputs[0].is_cuda and asked and torch.is_grad_enabled()) or self._is_waiting():
+            return self._function(*inputs)
+        # Another place in memory is another graph: what moves about from call to call is soon computed plainly.
+        key = (*_key(inputs), *(x.requires_grad for x in inputs), *(p.data_ptr() for p in parameters))
         if key not in self._recorded:
             if len(self._recorded) >= GRAPHS:
-                return self._function(x, *others)
-            self._recorded[key] = self._record((x, *others))
-        return cast(Tensor, _Replay.apply(self, self._recorded[key], x, *others))
+                return self._function(*inputs)
+            self._recorded[key] = self._record(inputs, parameters)
+        return cast(Tensor, _Replay.apply(self, self._recorded[key], len(inputs), *inputs, *parameters))
 
     def start(self) -> _Call:
         """A call whose gradient is waited for from now on."""
@@ -117,30 +137,42 @@ class GraphedGradient:
         call = self._waiting()
         return call is not None and not call.used
 
-    def _record(self, inputs: tuple[Tensor, ...]) -> _RecordedGradient:
-        mine = [x.detach().clone() for x in inputs]
-        mine[0].requires_grad_()
+    def _record(self, inputs: tuple[Tensor, ...], parameters: list[Tensor]) -> _RecordedGradient:
+        mine = [x.detach().clone().requires_grad_(x.requires_grad) for x in inputs]
+        wanted = [x for x in mine if x.requires_grad] + parameters
         device = mine[0].device
         with _aside(device):
+            with rehearsal():
+                output = self._function(*mine)
+                _gradients(output, wanted, torch.ones_like(output))
+                del output  # and the memory that its gradient needed
             for _ in range(WARMUP):
                 output = self._function(*mine)
-                torch.autograd.grad(output, mine[0], torch.ones_like(output))
                 grad = torch.ones_like(output)
-                del output  # and the memory that its gradient needed
+                _gradients(output, wanted, grad)
+                del output
         forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         with _capture(forward, self._pool, device):
             output = self._function(*mine)
         with _capture(backward, self._pool, device):
-            (found,) = torch.autograd.grad(output, mine[0], grad)
+            found = _gradients(output, wanted, grad)
         return _RecordedGradient(forward, backward, mine, output.detach(), grad, found)
+
+
+def _gradients(output: Tensor, wanted: list[Tensor], grad: Tensor) -> tuple[Tensor | None, ...]:
+    # As outside of the autocast that the function may run in.
+    with torch.autocast(output.device.type, enabled=False):
+        return torch.autograd.grad(output, wanted, grad, allow_unused=True)
 
 
 class _Replay(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, owner: GraphedGradient, recorded: _RecordedGradient, *inputs: Tensor) -> Tensor:
-        ctx.recorded, ctx.call, ctx.others = recorded, owner.start(), len(inputs) - 1
-        _fill(recorded.inputs, inputs)
+    def forward(ctx: Any, owner: GraphedGradient, recorded: _RecordedGradient, n: int, *tensors: Tensor) -> Tensor:
+        ctx.recorded, ctx.call = recorded, owner.start()
+        ctx.wanted = [x.requires_grad for x in tensors]
+        ctx.inputs = n
+        _fill(recorded.inputs, tensors[:n])
         recorded.forward.replay()
         return recorded.output.clone()
 
@@ -152,11 +184,17 @@ class _Replay(torch.autograd.Function):
         ctx.call.used = True
         ctx.recorded.grad.copy_(grads[0])
         ctx.recorded.backward.replay()
-        return None, None, ctx.recorded.found.clone(), *[None] * ctx.others
+        found = iter(ctx.recorded.found)
+        gradients = [next(found) if wanted else None for wanted in ctx.wanted]
+        # Copies, since the next replay writes there again; where a parameter's gradients are added up, autograd copies.
+        of_inputs = [g.clone() if g is not None else None for g in gradients[: ctx.inputs]]
+        return None, None, None, *of_inputs, *gradients[ctx.inputs :]
 
 
 def _key(inputs: tuple[Tensor, ...]) -> tuple:
-    return tuple((tuple(x.shape), x.dtype, x.device) for x in inputs)
+    kind = inputs[0].device.type
+    cast_to = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    return cast_to, *((tuple(x.shape), x.dtype, x.device) for x in inputs)
 
 
 @torch.no_grad()
