@@ -97,24 +97,31 @@ class GraphedGradient:
     Args:
         function: takes floating-point tensors, of which those that require gradients get one.
         parameters: names the tensors that get gradients beside the inputs, in the same order at every call.
+        copies: give every value memory of its own. Without, a value is there until the call after the next gradient.
     """
 
-    def __init__(self, function: Callable[..., Tensor], parameters: Callable[[], Sequence[Tensor]] = tuple) -> None:
-        self._function, self._parameters = function, parameters
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        parameters: Callable[[], Sequence[Tensor]] = tuple,
+        *,
+        copies: bool = True,
+    ) -> None:
+        self._function, self._parameters, self.copies = function, parameters, copies
         self._recorded: dict[tuple, _RecordedGradient] = {}
         self._pool: Any = None  # shared by all shapes: one call at a time waits for its gradient
         self._waiting: Callable[[], _Call | None] = lambda: None
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy records anew: graphs are of the memory that they were recorded with."""
-        return {"function": self._function, "parameters": self._parameters}
+        return {"function": self._function, "parameters": self._parameters, "copies": self.copies}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """See :meth:`__getstate__`."""
         self.__init__(**state)  # type: ignore[misc]
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """The function's value, in memory of its own."""
+        """The function's value."""
         parameters = [p for p in self._parameters() if p.requires_grad]
         asked = any(x.requires_grad for x in inputs) or bool(parameters)
         if not (inputs[0].is_cuda and asked and torch.is_grad_enabled()) or self._is_waiting():
@@ -174,7 +181,7 @@ class _Replay(torch.autograd.Function):
         ctx.inputs = n
         _fill(recorded.inputs, tensors[:n])
         recorded.forward.replay()
-        return recorded.output.clone()
+        return recorded.output.clone() if owner.copies else recorded.output.detach()
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -189,8 +189,14 @@ def test_backends_that_are_not_here():
     assert marching.choose_backend("torch", gpu) is marching.march_torch
     with pytest.raises(UserError, match=r"^renderer\.backend: nerfacc needs a GPU"):
         marching.choose_backend("nerfacc", cpu)
+    automatic = marching.march_triton if marching.triton_installed() else marching.march_torch
+    assert marching.choose_backend("auto", gpu) is automatic
+    with pytest.raises(UserError, match=r"^renderer\.backend: triton needs a GPU"):
+        marching.choose_backend("triton", cpu)
+    if not marching.triton_installed():
+        with pytest.raises(UserError, match=r"^renderer\.backend: triton is not installed"):
+            made(backend="triton")
     if not marching.nerfacc_installed():
-        assert marching.choose_backend("auto", gpu) is marching.march_torch
         with pytest.raises(UserError, match=r"^renderer\.backend: nerfacc is not installed"):
             made(backend="nerfacc")
 

@@ -201,7 +201,7 @@ class Conv3DGenerator(Generator):
             for layer in self.modules():
                 if isinstance(layer, SynthesisLayer):
                     layer.noise_strength.requires_grad_(False)  # DDP waits for gradients of all that ask for one
-        self._graphed = GraphedGradient(self._fused, self._fused_parameters) if cuda_graph else None
+        self._graphed = GraphedGradient(self._fused, self._fused_parameters, copies=False) if cuda_graph else None
 
     def voxels(self, text: Tensor, latent: Tensor | None = None, random: StepRandom | None = None) -> Tensor:
         """Features [P, F, R, R, R] of P prompts, text [P, D] and latent [P, latent_dim] (None: zeros)."""

@@ -110,7 +110,7 @@ class TriplaneTransformerGenerator(Generator):
         self.sdf_network = MLP([3 * channels, hidden, hidden, 1])
         self.feature_network = MLP([3 * channels, hidden, hidden, 3])
         graphs = cuda_graph and backend != "torch" and not activation_checkpointing
-        self._graphed = GraphedGradient(self._planes, self._planes_parameters) if graphs else None
+        self._graphed = GraphedGradient(self._planes, self._planes_parameters, copies=False) if graphs else None
 
     def planes(self, text: Tensor) -> Tensor:
         """Features [P, 3, C, R, R] of P prompts, text [P, L, D] or, where it is global, [P, D]."""

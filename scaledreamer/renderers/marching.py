@@ -19,7 +19,7 @@ from scaledreamer.errors import UserError
 from scaledreamer.renderers.box import box_bounds
 from scaledreamer.renderers.occupancy import OccupancyGrid
 
-Backend = Literal["auto", "torch", "nerfacc"]
+Backend = Literal["auto", "torch", "triton", "nerfacc"]
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,22 @@ def choose_backend(backend: Backend, device: torch.device) -> MarchRays:
     Raises:
         UserError: it is not available there.
     """
-    if backend == "torch" or (backend == "auto" and (device.type != "cuda" or not nerfacc_installed())):
+    if backend == "torch" or (backend == "auto" and (device.type != "cuda" or not triton_installed())):
         return march_torch
     if device.type != "cuda":
-        raise UserError("renderer.backend: nerfacc needs a GPU; choose auto or torch.")
+        raise UserError(f"renderer.backend: {backend} needs a GPU; choose auto or torch.")
+    if backend != "nerfacc":
+        return march_triton
     if not _nerfacc_compiles():
-        if backend == "auto":
-            return march_torch
         raise UserError(
             "renderer.backend: the kernels of nerfacc are not built here, which needs nvcc; choose auto or torch."
         )
     return march_nerfacc
+
+
+def triton_installed() -> bool:
+    """Whether the package is there."""
+    return importlib.util.find_spec("triton") is not None
 
 
 @cache
@@ -132,6 +137,26 @@ def kept(mask: Tensor, capacity: int | None, *, counts: bool) -> tuple[Tensor, T
     index = torch.full((len(mask), width + 1), -1, device=mask.device)
     index.scatter_(1, torch.where(mask, rank - 1, width), places)
     return index[:, :width], stretch
+
+
+@torch.no_grad()
+def march_triton(
+    march: March, origins: Tensor, directions: Tensor, shift: Tensor | None, capacity: int | None
+) -> Places:
+    """As :func:`march_torch`, by kernels that never write all steps down; the same places in the same order."""
+    from scaledreamer.kernels import march as kernels
+
+    if march.steps > kernels.LONGEST:
+        return march_torch(march, origins, directions, shift, capacity)
+    enter, leave = box_bounds(origins, directions, radius=march.radius, nearest=march.near)
+    ray, t, length = kernels.places(
+        *(origins, directions, enter, leave, shift, march.grid.binaries[0]),
+        steps=march.steps,
+        step_size=march.step_size,
+        radius=march.radius,
+        capacity=capacity,
+    )
+    return Places(ray=ray, t=t, length=length)
 
 
 @torch.no_grad()

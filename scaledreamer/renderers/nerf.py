@@ -21,7 +21,7 @@ from scaledreamer.published import PublishedNames
 from scaledreamer.randomness import StepRandom
 from scaledreamer.renderers.base import Renderer, Rendering, joined
 from scaledreamer.renderers.compositing import packed_weights
-from scaledreamer.renderers.marching import Backend, March, Places, choose_backend, nerfacc_installed
+from scaledreamer.renderers.marching import Backend, March, Places, choose_backend, nerfacc_installed, triton_installed
 from scaledreamer.renderers.occupancy import OccupancyGrid
 
 
@@ -37,11 +37,12 @@ class NeRFRenderer(Renderer):
         capacity: places that a training step looks at, at most, however many its rays; memory follows it.
         normals: have training renders say what ``losses.orient`` needs. It takes three more densities at every place.
         near: least distance from the camera, world units.
-        backend: what finds the places. ``torch`` runs everywhere; ``auto`` takes nerfacc on GPUs where it is installed.
+        backend: what finds the places. ``torch`` runs everywhere; ``auto`` takes ``triton`` on GPUs, where that is
+            installed; ``nerfacc`` finds those of its own steps, and waits for the GPU.
         chunk: rays rendered at a time without gradients; memory follows it.
 
     Raises:
-        UserError: nerfacc is asked for and not installed.
+        UserError: nerfacc or Triton is asked for and not installed.
     """
 
     fields: ClassVar[tuple[str, ...]] = ("density",)
@@ -71,6 +72,8 @@ class NeRFRenderer(Renderer):
             raise UserError(
                 "renderer.backend: nerfacc is not installed; choose auto or torch, or pip install 'scaledreamer[cuda]'."
             )
+        if backend == "triton" and not triton_installed():
+            raise UserError("renderer.backend: triton is not installed; choose auto or torch.")
         self.grid, self.samples, self.normals = grid, samples, normals
         self.places_per_ray, self.capacity = places_per_ray, capacity
         self.near, self.chunk = near, chunk
