@@ -4,6 +4,7 @@ At one prompt per step kernels finish faster than Python can launch them; replay
 away (figures: README, "Speed"). Both classes are for one thread at a time, and simply call the function on a CPU.
 """
 
+import logging
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from scaledreamer.kernels.launch import rehearsal
+
+log = logging.getLogger(__name__)
 
 GRAPHS = 4
 """Shapes of inputs that are recorded; each holds memory. Further shapes are computed plainly."""
@@ -108,7 +111,7 @@ class GraphedGradient:
         copies: bool = True,
     ) -> None:
         self._function, self._parameters, self.copies = function, parameters, copies
-        self._recorded: dict[tuple, _RecordedGradient] = {}
+        self._recorded: dict[tuple, _RecordedGradient | None] = {}
         self._pool: Any = None  # shared by all shapes: one call at a time waits for its gradient
         self._waiting: Callable[[], _Call | None] = lambda: None
 
@@ -124,15 +127,18 @@ class GraphedGradient:
         """The function's value."""
         parameters = [p for p in self._parameters() if p.requires_grad]
         asked = any(x.requires_grad for x in inputs) or bool(parameters)
-        if not (inputs[0].is_cuda and asked and torch.is_grad_enabled()) or self._is_waiting():
+        if not (inputs[0].is_cuda and asked and torch.is_grad_enabled()) or self._is_waiting() or _captures():
             return self._function(*inputs)
         # Another place in memory is another graph: what moves about from call to call is soon computed plainly.
         key = (*_key(inputs), *(x.requires_grad for x in inputs), *(p.data_ptr() for p in parameters))
         if key not in self._recorded:
             if len(self._recorded) >= GRAPHS:
                 return self._function(*inputs)
-            self._recorded[key] = self._record(inputs, parameters)
-        return cast(Tensor, _Replay.apply(self, self._recorded[key], len(inputs), *inputs, *parameters))
+            self._recorded[key] = self._try_to_record(inputs, parameters)
+        recorded = self._recorded[key]
+        if recorded is None:
+            return self._function(*inputs)
+        return cast(Tensor, _Replay.apply(self, recorded, len(inputs), *inputs, *parameters))
 
     def start(self) -> _Call:
         """A call whose gradient is waited for from now on."""
@@ -143,6 +149,20 @@ class GraphedGradient:
     def _is_waiting(self) -> bool:
         call = self._waiting()
         return call is not None and not call.used
+
+    def _try_to_record(self, inputs: tuple[Tensor, ...], parameters: list[Tensor]) -> _RecordedGradient | None:
+        # Casts that autocast remembers from before would not be recorded, and go stale with the parameters.
+        kind = inputs[0].device.type
+        options = {"dtype": torch.get_autocast_dtype(kind), "enabled": torch.is_autocast_enabled(kind)}
+        try:
+            with torch.autocast(kind, **options, cache_enabled=False):
+                return self._record(inputs, parameters)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # libraries have kernels that cannot be recorded
+            reason = next(iter(str(error).splitlines()), "")
+            log.warning("not recorded as a CUDA graph, so it takes longer: %s", reason)
+            return None
 
     def _record(self, inputs: tuple[Tensor, ...], parameters: list[Tensor]) -> _RecordedGradient:
         mine = [x.detach().clone().requires_grad_(x.requires_grad) for x in inputs]
@@ -198,6 +218,11 @@ class _Replay(torch.autograd.Function):
         return None, None, None, *of_inputs, *gradients[ctx.inputs :]
 
 
+def _captures() -> bool:
+    """Whether somebody else is recording."""
+    return torch.cuda.is_current_stream_capturing()
+
+
 def _key(inputs: tuple[Tensor, ...]) -> tuple:
     kind = inputs[0].device.type
     cast_to = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
@@ -224,5 +249,10 @@ def _aside(device: torch.device) -> Iterator[None]:
 @contextmanager
 def _capture(graph: torch.cuda.CUDAGraph, pool: Any, device: torch.device) -> Iterator[None]:
     # Other threads (loggers, data loading, other devices' collectives) may use CUDA meanwhile.
-    with torch.cuda.device(device), torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-        yield
+    with torch.cuda.device(device):
+        stream = torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+                yield
+        finally:
+            torch.cuda.set_stream(stream)  # a recording that fails leaves its own

@@ -29,7 +29,7 @@ class Matter:
         return self.of(points)
 
     def query(self, points: Tensor, *, gradient: bool) -> DensitySamples:
-        slope = torch.tensor(self.slope).expand_as(points) if gradient else None
+        slope = points.new_tensor(self.slope).expand_as(points) if gradient else None
         return DensitySamples(self.of(points), self.color[:, None].expand_as(points), slope)
 
 

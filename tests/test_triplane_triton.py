@@ -285,7 +285,8 @@ def test_at_full_size(device):
     grads = [torch.randn(points.shape[:2], device=device), *torch.randn(2, *points.shape, device=device)]
     found, expected = results(of, points, grads), results(exact(of), points.cpu(), [g.cpu() for g in grads])
     for key, value in expected.items():
-        assert error(found[key], value) < (2e-5 if key in ("sdf", "color") else 5e-3), key
+        # In tf32 a hidden number near 0 may come to lie on the other side of the rectifier.
+        assert error(found[key], value) < (2e-5 if key in ("sdf", "color") else 3e-2), key
 
 
 @pytest.mark.gpu
