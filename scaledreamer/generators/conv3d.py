@@ -135,7 +135,7 @@ class Conv3DGenerator(Generator):
         normal_eps: step of the finite differences, world units.
         clamp_offsets: keep the differences' offset points inside the box, as the reference does; wrong outside it.
         backend: what computes the voxels and the field at points: ``torch`` everywhere, ``triton`` on GPUs; ``auto``
-            takes Triton where it can. Voxels are in the type of the autocast (``trainer.precision``).
+            takes Triton where it can, which in mixed precision (``trainer.precision``) computes in float16.
         cuda_graph: where Triton computes the voxels, record that and the way back as CUDA graphs and replay them:
             launching their 400 kernels takes longer than their work on one prompt.
 
@@ -213,7 +213,7 @@ class Conv3DGenerator(Generator):
         return (self._graphed or self._fused)(text.float(), latent.float(), *drawn)
 
     def _fused(self, text: Tensor, latent: Tensor, *drawn: Tensor) -> Tensor:
-        """:meth:`voxels` by kernels, in the type of the autocast."""
+        """:meth:`voxels` by kernels; in float16 inside an autocast."""
         dtype = fused.type_of_volumes(text)
         with torch.autocast(text.device.type, enabled=False):  # w is small, and styles all that is large
             w = self.mapping(latent, text)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from scaledreamer.generators.half import HalfPart
 from scaledreamer.generators.modulated import Noise, SynthesisLayer, ToFeatures
 from scaledreamer.randomness import StepRandom
 
@@ -31,9 +32,8 @@ def refusal(synthesis: "Synthesis") -> str | None:
 
 
 def type_of_volumes(x: Tensor) -> torch.dtype:
-    """Of the convolutions on the device of ``x``: that of the autocast, or float32 where there is none."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+    """Of the convolutions on the device of ``x``: float16 inside an autocast to any half precision, else float32."""
+    return torch.float16 if torch.is_autocast_enabled(x.device.type) else torch.float32
 
 
 def draws(synthesis: "Synthesis", prompts: int, noise: Noise, random: StepRandom | None) -> list[Tensor]:
@@ -51,35 +51,45 @@ def synthesize(synthesis: "Synthesis", w: Tensor, noise: Noise, drawn: list[Tens
         dtype: of the volumes.
     """
     first, blocks = synthesis.first_block, list(synthesis.blocks)
+    part = HalfPart(active=dtype == torch.float16)
     with torch.autocast(w.device.type, enabled=False):
         layers = _layers(synthesis)
         grains: list[Tensor] | list[None] = [layer.noise_const for layer in layers] if noise == "const" else drawn
         grains = grains or [None] * len(layers)
         heads = [first.torgb, *(block.torgb for block in blocks)]
-        styles = _styles(w.float(), [*layers, *heads])  # type: ignore[arg-type]
-        of_layers, of_heads = [*styles[: len(layers)], None], styles[len(layers) :]
-        const = first.const.permute(1, 2, 3, 0)
-        x, features = (const * styles[0][:, None, None, None]).to(dtype), None
+        styles = part.enter(_styles(w.float(), [*layers, *heads]))  # type: ignore[arg-type]
+        widths = [layer.affine.weight.shape[0] for layer in (*layers, *heads)]
+        of_layers = [s.contiguous() for s in styles.split(widths, dim=1)]
+        of_heads = of_layers[len(layers) :]
+        # What convolutions read is made small, and what they give large again, so that their sums fit into float16.
+        read = [s / _size(layer) for s, layer in zip(of_layers, layers, strict=False)] + [None]
+        const = part.enter(first.const).permute(1, 2, 3, 0)
+        x, features = (const * read[0][:, None, None, None]).to(dtype), None
         for n, head in enumerate(heads):
             at = 2 * n  # of the block's second layer
             if n:
                 volume = blocks[n - 1].const_bias
-                x = _first(x, layers[at - 1], of_layers[at - 1], of_layers[at], volume, grains[at - 1])  # type: ignore[arg-type]
-            ours, following = of_layers[at], of_layers[at + 1]
-            x, features = _second(x, features, layers[at], ours, following, head, of_heads[n], grains[at])  # type: ignore[arg-type]
+                volume = None if volume is None else part.enter(volume)  # type: ignore[arg-type]
+                x = _first(x, layers[at - 1], of_layers[at - 1], read[at], volume, grains[at - 1], part)
+            styled = layers[at], of_layers[at], read[at + 1]
+            x, features = _second(x, features, *styled, head, of_heads[n], grains[at], part)  # type: ignore[arg-type]
     assert features is not None
-    return features.permute(0, 4, 1, 2, 3)
+    return part.leave(features.permute(0, 4, 1, 2, 3))
+
+
+def _size(layer: SynthesisLayer) -> float:
+    """Of a convolution's sums, whose weights and inputs are of size 1."""
+    return math.sqrt(layer.weight[0].numel())
 
 
 def _layers(synthesis: "Synthesis") -> list[SynthesisLayer]:
     return [synthesis.first_block.conv1, *(m for block in synthesis.blocks for m in (block.conv0, block.conv1))]  # type: ignore[misc]
 
 
-def _styles(w: Tensor, layers: list[SynthesisLayer | ToFeatures]) -> list[Tensor]:
-    """Styles [P, I] of layers, each of which maps w [P, w_dim] to its own."""
+def _styles(w: Tensor, layers: list[SynthesisLayer | ToFeatures]) -> Tensor:
+    """Styles [P, sum of I] of layers, one after the other, each of which maps w [P, w_dim] to its own."""
     weight, bias = (torch.cat([getattr(layer.affine, name) for layer in layers]) for name in ("weight", "bias"))
-    styles = torch.addmm(bias, w, weight.t(), alpha=1 / math.sqrt(w.shape[1]))
-    return [s.contiguous() for s in styles.split([layer.affine.weight.shape[0] for layer in layers], dim=1)]
+    return torch.addmm(bias, w, weight.t(), alpha=1 / math.sqrt(w.shape[1]))
 
 
 def _convolved(x: Tensor, weight: Tensor) -> Tensor:
@@ -95,13 +105,15 @@ def _first(
     following: Tensor,
     volume: Tensor | None,
     grains: Tensor | None,
+    part: HalfPart,
 ) -> Tensor:
-    """A block's first layer: [P, R, R, R, I], times ``style``, to [P, S, S, S, O], times the ``following`` style."""
+    """A block's first layer: [P, R, R, R, I], styled, to [P, S, S, S, O], times the ``following`` style."""
     from scaledreamer.kernels import synthesis as kernels
     from scaledreamer.kernels.synthesis_weights import weights
 
-    weight, scale, _ = weights(layer.weight, style, x.dtype)
-    return kernels.grow(_convolved(x, weight), scale, grains, layer.noise_strength, layer.bias, volume, following)
+    weight, scale, _ = weights(part.enter(layer.weight), style, x.dtype)
+    strength, bias = part.enter(layer.noise_strength), part.enter(layer.bias)
+    return kernels.grow(_convolved(x, weight), scale * _size(layer), grains, strength, bias, volume, following)
 
 
 def _second(
@@ -113,14 +125,16 @@ def _second(
     head: ToFeatures,
     of_head: Tensor,
     grains: Tensor | None,
+    part: HalfPart,
 ) -> tuple[Tensor, Tensor]:
     """A block's second layer and its share in the features: (hidden, times the ``following`` style, features)."""
     from scaledreamer.kernels import synthesis as kernels
     from scaledreamer.kernels.synthesis_weights import weights
 
-    weight, scale, _ = weights(layer.weight, style, x.dtype)
-    matrix = head.weight[:, :, 0, 0, 0].t() * (of_head / math.sqrt(of_head.shape[1]))[:, :, None]  # [P, O, F]
-    return kernels.finish(
-        *(_convolved(x, weight), scale, grains, layer.noise_strength, layer.bias, following),
-        *(matrix.contiguous(), head.bias, features),
+    weight, scale, _ = weights(part.enter(layer.weight), style, x.dtype)
+    matrix = part.enter(head.weight)[:, :, 0, 0, 0].t() * (of_head / math.sqrt(of_head.shape[1]))[:, :, None]
+    return kernels.finish(  # the matrix is [P, O, F]
+        *(_convolved(x, weight), scale * _size(layer), grains),
+        *(part.enter(layer.noise_strength), part.enter(layer.bias), following),
+        *(matrix.contiguous(), part.enter(head.bias), features),
     )
