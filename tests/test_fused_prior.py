@@ -206,7 +206,7 @@ def test_on_a_gpu_every_speedup_gives_the_same_numbers(cuda, speedup):
             (slope,) = torch.autograd.grad(z, images, noise)
             results.append((z, slope, prior.predict_noise(noise, torch.full((2,), 500, device=cuda), tokens)))
         for found, expected in zip(*results, strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max()))
+            torch.testing.assert_close(found, expected, rtol=1e-2, atol=3e-3 * float(expected.abs().max()))
 
 
 # -- compiled ------------------------------------------------------------------------------------------------------
