@@ -4,6 +4,7 @@ At one prompt per step kernels finish faster than Python can launch them; replay
 away (figures: README, "Speed"). Both classes are for one thread at a time, and simply call the function on a CPU.
 """
 
+import inspect
 import logging
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -110,10 +111,18 @@ class GraphedGradient:
         *,
         copies: bool = True,
     ) -> None:
-        self._function, self._parameters, self.copies = function, parameters, copies
+        self._held, self.copies = (_weak(function), _weak(parameters)), copies
         self._recorded: dict[tuple, _RecordedGradient | None] = {}
         self._pool: Any = None  # shared by all shapes: one call at a time waits for its gradient
         self._waiting: Callable[[], _Call | None] = lambda: None
+
+    @property
+    def _function(self) -> Callable[..., Tensor]:
+        return self._held[0]()
+
+    @property
+    def _parameters(self) -> Callable[[], Sequence[Tensor]]:
+        return self._held[1]()
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy records anew: graphs are of the memory that they were recorded with."""
@@ -216,6 +225,11 @@ class _Replay(torch.autograd.Function):
         # Copies, since the next replay writes there again; where a parameter's gradients are added up, autograd copies.
         of_inputs = [g.clone() if g is not None else None for g in gradients[: ctx.inputs]]
         return None, None, None, *of_inputs, *gradients[ctx.inputs :]
+
+
+def _weak(function: Callable[..., Any]) -> Callable[[], Any]:
+    """What gives it back. The owner of a method mostly owns this, too: held weakly, both are freed at once."""
+    return weakref.WeakMethod(function) if inspect.ismethod(function) else lambda: function
 
 
 def _captures() -> bool:
