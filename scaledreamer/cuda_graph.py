@@ -7,7 +7,7 @@ away (figures: README, "Speed"). Both classes are for one thread at a time, and 
 import inspect
 import logging
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -107,7 +107,7 @@ class GraphedGradient:
     def __init__(
         self,
         function: Callable[..., Tensor],
-        parameters: Callable[[], Sequence[Tensor]] = tuple,
+        parameters: Callable[[], Iterable[Tensor]] = tuple,
         *,
         copies: bool = True,
     ) -> None:
@@ -121,7 +121,7 @@ class GraphedGradient:
         return self._held[0]()
 
     @property
-    def _parameters(self) -> Callable[[], Sequence[Tensor]]:
+    def _parameters(self) -> Callable[[], Iterable[Tensor]]:
         return self._held[1]()
 
     def __getstate__(self) -> dict[str, Any]:
