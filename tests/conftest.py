@@ -3,11 +3,13 @@
 import json
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from interpreter import INTERPRETED
 from torch import Tensor
 
 SHARED = Path(os.environ.get("SCALEDREAMER_SHARED", Path(__file__).parents[2] / "shared"))
@@ -42,6 +44,16 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(params=["cpu"] if INTERPRETED else [pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request) -> str:
+    """Where Triton kernels run; skips where they do not."""
+    if find_spec("triton") is None:
+        pytest.skip("triton is not installed")
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("PyTorch sees no GPU")
+    return request.param
 
 
 @pytest.fixture(scope="session")

@@ -3,21 +3,18 @@
 In plain PyTorch, on GPUs with ``-m gpu``, and through Triton's interpreter in a process of its own.
 """
 
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from interpreter import INTERPRETED, pass_in_the_interpreter
 from torch import Tensor
 
 from scaledreamer.kernels import group_norm as norms
 from scaledreamer.kernels import rows
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 SHAPES = {  # B, N, C, G and samples of the shift
@@ -167,18 +164,5 @@ def test_the_operators_are_what_they_say(device):
         torch.library.opcheck(operator, arguments, test_utils=checks)
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the process that the test starts")
-@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 def test_on_a_cpu_through_the_interpreter():
-    files = [__file__, str(Path(__file__).with_name("test_fused_prior.py"))]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
-        cwd=Path(__file__).parents[1],
-        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout
+    pass_in_the_interpreter(__file__, str(Path(__file__).with_name("test_fused_prior.py")))

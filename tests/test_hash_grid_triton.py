@@ -3,21 +3,15 @@
 On GPUs with ``-m gpu``; on CPUs through Triton's interpreter, in a process of their own, where Triton is installed.
 """
 
-import os
-import subprocess
-import sys
 from importlib.metadata import version
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
+from interpreter import INTERPRETED, pass_in_the_interpreter
 
 from scaledreamer.encodings.hash_grid import HashGrid, hash_encode
 from scaledreamer.errors import UserError
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICES = ["cpu"] if INTERPRETED else [pytest.param("cuda", marks=pytest.mark.gpu)]
 
 GRIDS = {
     "dense levels": {"n_levels": 2, "log2_size": 10, "base_resolution": 6, "growth": 1.5},  # of 216 and 736 entries
@@ -28,16 +22,6 @@ GRIDS = {
     "four features": {"n_levels": 2, "log2_size": 7, "base_resolution": 4, "growth": 2.0, "features": 4},
     "eight features": {"n_levels": 1, "log2_size": 8, "base_resolution": 8, "features": 8},
 }
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    """Where kernels run; skips where they do not."""
-    if find_spec("triton") is None:
-        pytest.skip("triton is not installed")
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("PyTorch sees no GPU")
-    return request.param
 
 
 @pytest.fixture
@@ -225,20 +209,8 @@ def test_compiles_in_one_piece(encode, device):
 # -- where there is no GPU, and where there is one ----------------------------------------------------------------
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the process that the test starts")
-@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 def test_on_a_cpu_through_the_interpreter():
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
-        cwd=Path(__file__).parents[1],
-        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout
+    pass_in_the_interpreter(__file__)
 
 
 @pytest.mark.skipif(INTERPRETED or find_spec("triton") is None, reason="triton is not installed, or interprets")

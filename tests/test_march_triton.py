@@ -3,29 +3,13 @@
 On GPUs with ``-m gpu``; on CPUs through Triton's interpreter, in a process of their own, where Triton is installed.
 """
 
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
-
 import pytest
 import torch
+from interpreter import pass_in_the_interpreter
 from test_volsdf import some_rays
 
 from scaledreamer.renderers.marching import March, march_torch, march_triton
 from scaledreamer.renderers.occupancy import OccupancyGrid
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICES = ["cpu"] if INTERPRETED else [pytest.param("cuda", marks=pytest.mark.gpu)]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request):
-    """Where the kernels run."""
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("PyTorch sees no GPU")
-    return request.param
 
 
 def marched(device, *, prompts=2, capacity, shifted=True, steps=24, share=0.3):
@@ -55,17 +39,5 @@ def test_the_same_places_in_the_same_order(device, capacity, options):
         assert not ours[int(ours.sum()) :].any()  # what fills a list up comes last
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the process that the test starts")
-@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 def test_on_a_cpu_through_the_interpreter():
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
-        cwd=Path(__file__).parents[1],
-        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout
+    pass_in_the_interpreter(__file__)

@@ -3,14 +3,9 @@
 On GPUs with ``-m gpu``; on CPUs through Triton's interpreter, in a process of their own, where Triton is installed.
 """
 
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
-
 import pytest
 import torch
+from interpreter import INTERPRETED, pass_in_the_interpreter
 from torch.nn import functional as F
 
 from scaledreamer.cameras import Rays
@@ -22,8 +17,6 @@ from scaledreamer.generators.conv3d import Conv3DGenerator
 from scaledreamer.randomness import StepRandom
 from scaledreamer.renderers.volsdf import VolSDFRenderer
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICES = ["cpu"] if INTERPRETED else [pytest.param("cuda", marks=pytest.mark.gpu)]
 TOLERANCE = 3e-5 if INTERPRETED else 3e-3
 """Relative, of norms: GPUs multiply in tf32 what is not a value itself."""
 
@@ -41,16 +34,6 @@ class Exact(VoxelField):
 
     def encode(self, points):
         return trilinear.sample(self.voxels.double(), points / self.radius)
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    """Where kernels run; skips where they do not."""
-    if find_spec("triton") is None:
-        pytest.skip("triton is not installed")
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("PyTorch sees no GPU")
-    return request.param
 
 
 def field_of(device, *, prompts=1, width=8, hidden=16, side=8, dtype=torch.float32, **options) -> VoxelField:
@@ -330,24 +313,12 @@ def test_slopes_of_compositing_are_differences_of_it(device):
 # -- where there is no GPU, and where there is one ----------------------------------------------------------------
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the process that the test starts")
-@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 def test_on_a_cpu_through_the_interpreter():
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
-        cwd=Path(__file__).parents[1],
-        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout
+    pass_in_the_interpreter(__file__)
 
 
 def test_without_triton_its_name_is_refused(monkeypatch):
-    monkeypatch.setattr("scaledreamer.fields.backends._installed", lambda: False)
+    monkeypatch.setattr("scaledreamer.fields.backends.has_triton", lambda: False)
     with pytest.raises(UserError, match=r"generator\.backend=triton: it needs the package 'triton'"):
         Conv3DGenerator(text_dim=4, resolution=8, backend="triton")
     with pytest.raises(UserError, match=r"renderer\.backend=triton: it needs the package 'triton'"):
@@ -356,7 +327,7 @@ def test_without_triton_its_name_is_refused(monkeypatch):
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter takes any device")
 def test_points_on_a_cpu_are_refused(monkeypatch):
-    monkeypatch.setattr("scaledreamer.fields.backends._installed", lambda: True)
+    monkeypatch.setattr("scaledreamer.fields.backends.has_triton", lambda: True)
     with pytest.raises(UserError, match="needs a GPU, but the points are on the cpu; choose backend=auto or torch"):
         field_of("cpu").query(torch.zeros(1, 1, 3))
 

@@ -11,7 +11,6 @@ level's cells are large, so that many neighbours in ``points`` add to the same e
 themselves (:data:`MERGED_UP_TO`).
 """
 
-import os
 from functools import lru_cache
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import Tensor
 from scaledreamer.encodings import hash_grid_kernels as kernels
 from scaledreamer.encodings.backends import require_gpu
 from scaledreamer.encodings.hash_grid import PRIMES, Level
-from scaledreamer.kernels.launch import on
+from scaledreamer.kernels.launch import INTERPRETED, on
 
 BLOCK = 128
 """Points per program: one per thread."""
@@ -34,9 +33,6 @@ GROUP = 4
 
 MERGED_UP_TO = 128
 """Vertices per axis of the levels at which samples along a ray mostly share cells with their neighbours."""
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-"""Kernels then run on CPUs, slowly: for tests."""
 
 
 def hash_encode_triton(

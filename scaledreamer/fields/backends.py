@@ -3,21 +3,19 @@
 Triton is not needed to import this, nor to compose a configuration that does not name it.
 """
 
-import os
-from functools import lru_cache
-from importlib.util import find_spec
 from typing import Literal
 
 from torch import Tensor
 
 from scaledreamer.errors import UserError
+from scaledreamer.kernels.launch import INTERPRETED, has_triton
 
 Backend = Literal["auto", "torch", "triton"]
 
 
 def check_backend(backend: Backend, *, of: str = "generator") -> None:
     """Raise a :class:`UserError` where Triton is named and not installed; ``of`` is whose option it is."""
-    if backend == "triton" and not _installed():
+    if backend == "triton" and not has_triton():
         raise UserError(
             f"{of}.backend=triton: it needs the package 'triton', which PyTorch for NVIDIA GPUs brings; install that, "
             "or choose backend=auto or torch."
@@ -38,14 +36,9 @@ def by_triton(backend: Backend, points: Tensor, *, refusal: str | None, of: str 
         return False
     check_backend(backend, of=of)
     if backend == "auto":
-        return refusal is None and _installed()
-    if not points.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        return refusal is None and has_triton()
+    if not points.is_cuda and not INTERPRETED:
         refusal = f"it needs a GPU, but the points are on the {points.device.type}"
     if refusal is not None:
         raise UserError(f"{of}.backend=triton: {refusal}; choose backend=auto or torch.")
     return True
-
-
-@lru_cache(maxsize=1)
-def _installed() -> bool:
-    return find_spec("triton") is not None

@@ -6,22 +6,11 @@ PyTorch computes the same.
 Axes: B samples, N positions, C channels, G groups.
 """
 
-import os
-from functools import lru_cache
-from importlib.util import find_spec
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-"""Kernels then run on CPUs, slowly: for tests."""
-
-
-@lru_cache(maxsize=1)
-def has_triton() -> bool:
-    """Whether the package is installed."""
-    return find_spec("triton") is not None
+from scaledreamer.kernels.launch import INTERPRETED, has_triton
 
 
 def by_triton(x: Tensor) -> bool:

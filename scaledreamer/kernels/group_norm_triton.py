@@ -10,7 +10,7 @@ import triton  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from scaledreamer.kernels import group_norm_kernels
-from scaledreamer.kernels.launch import on
+from scaledreamer.kernels.launch import on, operator
 
 kernels: Any = group_norm_kernels  # type checkers do not know that they are launched by an index
 
@@ -25,10 +25,6 @@ PROGRAMS = 1056
 
 WARPS = 4
 JOINED = 1024  # parts times channels that a joining program holds at a time
-
-
-def _operator(name: str, schema: str) -> Any:
-    return torch.library.custom_op(f"scaledreamer::{name}", mutates_args=(), schema=schema)
 
 
 def _shape(x: Tensor) -> tuple[tuple[int, int, int], int, dict[str, int]]:
@@ -52,7 +48,7 @@ def _stride(x: Tensor, shift: Tensor | None) -> int:
     return 0 if shift is None or shift.shape[0] == 1 else x.shape[2]
 
 
-@_operator(
+@operator(
     "group_norm",
     "(Tensor x, Tensor weight, Tensor bias, Tensor? shift, int groups, float eps, bool silu)"
     " -> (Tensor, Tensor, Tensor)",
@@ -94,7 +90,7 @@ def _outputs(
     return torch.empty_like(x), x.new_empty(**statistics), x.new_empty(**statistics)
 
 
-@_operator(
+@operator(
     "group_norm_gradient",
     "(Tensor grad, Tensor x, Tensor mean, Tensor rstd, Tensor weight, Tensor bias, Tensor? shift, Tensor? skip,"
     " bool silu) -> Tensor",

@@ -1,15 +1,33 @@
-"""Starts Triton kernels, or only has them compiled: many at once instead of one after the other as they are met."""
+"""What all Triton kernels share: whether they run here, their operators, and how they are started.
+
+Or only compiled: many at once instead of one after the other as they are met. Importing this does not need Triton.
+"""
 
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+"""Kernels then run on CPUs, slowly: for tests."""
+
 _rehearses = False
+
+
+@lru_cache(maxsize=1)
+def has_triton() -> bool:
+    """Whether the package is installed, without importing it."""
+    return find_spec("triton") is not None
+
+
+def operator(name: str, schema: str) -> Any:
+    """Decorator: an operator ``scaledreamer::name`` of PyTorch that changes none of its arguments."""
+    return torch.library.custom_op(f"scaledreamer::{name}", mutates_args=(), schema=schema)
 
 
 def on(kernel: Any, grid: tuple[int, ...]) -> Callable[..., Any]:
@@ -43,9 +61,7 @@ def rehearsal() -> Iterator[None]:
         yield
         return
     with (
-        ThreadPoolExecutor(
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        ) as pool,
+        ThreadPoolExecutor(_cores()) as pool,
         AsyncCompileMode(pool, ignore_errors=True),
         torch.autograd.set_multithreading_enabled(False),
     ):

@@ -3,17 +3,12 @@
 Axes: P prompts, N rays per prompt, S steps per ray, K places per prompt.
 """
 
-import os
-
 import torch
 import triton  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from scaledreamer.kernels import march_kernels as kernels
 from scaledreamer.kernels.launch import on
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-"""Kernels then run on CPUs, slowly: for tests."""
 
 LONGEST = 2048
 """Steps of a ray that a program can hold."""

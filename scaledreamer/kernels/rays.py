@@ -3,7 +3,6 @@
 Axes: N rays of all prompts, K proposal intervals, S intervals rendered.
 """
 
-import os
 from typing import Any, Literal
 
 import torch
@@ -11,20 +10,13 @@ import triton  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from scaledreamer.kernels import rays_kernels as kernels
-from scaledreamer.kernels.launch import on
+from scaledreamer.kernels.launch import on, operator
 from scaledreamer.renderers.compositing import OPAQUE
 
 WARPS = 2
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-"""Kernels then run on CPUs, slowly: for tests."""
-
 LONGEST = 1024
 """Intervals of a ray that a program can hold."""
-
-
-def _operator(name: str, schema: str) -> Any:
-    return torch.library.custom_op(f"scaledreamer::{name}", mutates_args=(), schema=schema)
 
 
 def _launch(kernel: Any, *arguments: Any, rays: int, warps: int = WARPS, **sizes: Any) -> None:
@@ -40,7 +32,7 @@ def _lanes(n: int) -> int:
 # -- where to sample ---------------------------------------------------------------------------------------------
 
 
-@_operator(
+@operator(
     "ray_proposals",
     "(Tensor origins, Tensor directions, Tensor jitter, int count, float radius, float near, float far, bool boxed)"
     " -> (Tensor, Tensor)",
@@ -71,7 +63,7 @@ def _(
     return origins.new_empty(len(origins), count + 1), origins.new_empty(len(origins), count, 3)
 
 
-@_operator(
+@operator(
     "ray_samples",
     "(Tensor coarse, Tensor sdf, Tensor inv_std, Tensor origins, Tensor directions, Tensor jitter, int count)"
     " -> (Tensor, Tensor)",
@@ -137,7 +129,7 @@ def _sizes(sdf: Tensor, exp: bool) -> dict[str, Any]:
     return {"rays": rays, "S": intervals, "LANES": _lanes(intervals), "EXP": exp, "OPAQUE": OPAQUE}
 
 
-@_operator(
+@operator(
     "ray_composite",
     "(Tensor sdf, Tensor edges, Tensor color, Tensor gradient, Tensor inv_std, bool exp)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
@@ -163,7 +155,7 @@ def _seen(sdf: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return sdf.new_empty(rays, 3), one, two, three, sdf.new_empty(rays, 3)
 
 
-@_operator(
+@operator(
     "ray_composite_backward",
     "(Tensor sdf, Tensor edges, Tensor color, Tensor inv_std, Tensor g_foreground, Tensor g_opacity, Tensor g_depth,"
     " Tensor g_variance, bool exp) -> (Tensor, Tensor)",

@@ -7,7 +7,7 @@ import triton  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from scaledreamer.kernels import rows_kernels
-from scaledreamer.kernels.launch import on
+from scaledreamer.kernels.launch import on, operator
 
 kernels: Any = rows_kernels  # type checkers do not know that they are launched by an index
 
@@ -17,17 +17,13 @@ BLOCK = 2048
 WARPS = 4
 
 
-def _operator(name: str, schema: str) -> Any:
-    return torch.library.custom_op(f"scaledreamer::{name}", mutates_args=(), schema=schema)
-
-
 def _row(columns: int) -> dict[str, int]:
     """A program that holds a whole row: 16 numbers per thread."""
     block = triton.next_power_of_2(columns)
     return {"BLOCK": block, "num_warps": min(16, max(1, block // 512))}
 
 
-@_operator("add_bias", "(Tensor x, Tensor y, Tensor bias) -> Tensor")
+@operator("add_bias", "(Tensor x, Tensor y, Tensor bias) -> Tensor")
 def add(x: Tensor, y: Tensor, bias: Tensor) -> Tensor:
     """x + y + bias, of contiguous x and y [..., C] and bias [C]."""
     out = torch.empty_like(x)
@@ -46,7 +42,7 @@ def _(x: Tensor, y: Tensor, bias: Tensor) -> Tensor:
     return torch.empty_like(x)
 
 
-@_operator("add_layer_norm", "(Tensor x, Tensor y, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor)")
+@operator("add_layer_norm", "(Tensor x, Tensor y, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor)")
 def add_layer_norm(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """x + y and its layer norm, of contiguous tensors [..., C]."""
     out, normed = torch.empty_like(x), torch.empty_like(x)
@@ -67,7 +63,7 @@ def _(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[T
     return torch.empty_like(x), torch.empty_like(x)
 
 
-@_operator("geglu", "(Tensor x) -> Tensor")
+@operator("geglu", "(Tensor x) -> Tensor")
 def geglu(x: Tensor) -> Tensor:
     """v * gelu(g) [..., C] of contiguous (v, g) [..., 2 C]."""
     channels = x.shape[-1] // 2
@@ -85,7 +81,7 @@ def _half(x: Tensor) -> Tensor:
     return x.new_empty((*x.shape[:-1], x.shape[-1] // 2))
 
 
-@_operator("softmax", "(Tensor x, float scale, ScalarType dtype) -> Tensor")
+@operator("softmax", "(Tensor x, float scale, ScalarType dtype) -> Tensor")
 def softmax(x: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
     """Softmax of scale * x over the last axis of a contiguous tensor, in another type."""
     out = _like(x, scale, dtype)
@@ -100,7 +96,7 @@ def _like(x: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
     return torch.empty_like(x, dtype=dtype)
 
 
-@_operator("softmax_gradient", "(Tensor p, Tensor grad, float factor) -> Tensor")
+@operator("softmax_gradient", "(Tensor p, Tensor grad, float factor) -> Tensor")
 def softmax_gradient(p: Tensor, grad: Tensor, factor: float) -> Tensor:
     """factor * p * (grad - sum(p * grad)), over the last axis of contiguous tensors."""
     out = torch.empty_like(p)

@@ -11,7 +11,6 @@ Axes: P prompts, S voxels per side, R = S / 2, C channels, I and O in and out, k
 of the field. Volumes are contiguous [P, S, S, S, C], axes z y x, in the type of the convolutions, and all else float32.
 """
 
-import os
 from typing import Any
 
 import torch
@@ -19,12 +18,9 @@ import triton  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from scaledreamer.kernels import synthesis_kernels
-from scaledreamer.kernels.launch import on
+from scaledreamer.kernels.launch import on, operator
 
 kernels: Any = synthesis_kernels  # type checkers do not know that they are launched by an index
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-"""Kernels then run on CPUs, slowly: for tests."""
 
 TILE = 8192
 """Numbers of a volume that a program holds: a row along x, of 64 channels at 128 voxels per side."""
@@ -35,10 +31,6 @@ CHANNELS = 32
 SPREAD = "half"
 """Type of the products that stand for trilinear interpolation along x: tf32, or "half", that of the volumes, which are
 rounded to it anyway: a twentieth of the generator's time, and gradients are as near to float32's."""
-
-
-def _operator(name: str, schema: str) -> Any:
-    return torch.library.custom_op(f"scaledreamer::synthesis_{name}", mutates_args=(), schema=schema)
 
 
 def _tile(side: int, width: int) -> dict[str, int]:
@@ -70,7 +62,7 @@ def _noise(noise: Tensor | None, like: Tensor, side: int) -> tuple[Tensor, int]:
 GROW = "Tensor coarse, Tensor scale, Tensor? noise, Tensor strength, Tensor bias, Tensor? volume, Tensor style"
 
 
-@_operator("grow", f"({GROW}) -> Tensor")
+@operator("synthesis_grow", f"({GROW}) -> Tensor")
 def grow(
     coarse: Tensor,
     scale: Tensor,
@@ -116,7 +108,7 @@ def _grown(
     return coarse.new_empty((prompts, 2 * side, 2 * side, 2 * side, width))
 
 
-@_operator("grow_gradients", f"(Tensor grad, {GROW}) -> (Tensor, Tensor, Tensor, Tensor)")
+@operator("synthesis_grow_gradients", f"(Tensor grad, {GROW}) -> (Tensor, Tensor, Tensor, Tensor)")
 def _grow_gradients(
     grad: Tensor,
     coarse: Tensor,
@@ -203,7 +195,7 @@ FINISH = (
 )
 
 
-@_operator("finish", f"({FINISH}, Tensor? before) -> (Tensor, Tensor)")
+@operator("synthesis_finish", f"({FINISH}, Tensor? before) -> (Tensor, Tensor)")
 def finish(
     volume: Tensor,
     scale: Tensor,
@@ -258,7 +250,10 @@ def _finished(
     return out, volume.new_empty((*volume.shape[:-1], head.shape[-1]))
 
 
-@_operator("finish_gradients", f"(Tensor grad_out, Tensor grad_features, {FINISH}) -> (Tensor, Tensor, Tensor, Tensor)")
+@operator(
+    "synthesis_finish_gradients",
+    f"(Tensor grad_out, Tensor grad_features, {FINISH}) -> (Tensor, Tensor, Tensor, Tensor)",
+)
 def _finish_gradients(
     grad_out: Tensor,
     grad_features: Tensor,
@@ -310,7 +305,7 @@ def _(
     return torch.empty_like(volume), sums, torch.empty_like(head), torch.empty_like(head_bias)
 
 
-@_operator("upsample_gradient", "(Tensor grad) -> Tensor")
+@operator("synthesis_upsample_gradient", "(Tensor grad) -> Tensor")
 def _upsample_gradient(grad: Tensor) -> Tensor:
     """[P, R, R, R, F] of the gradient [P, 2 R, 2 R, 2 R, F] of what was upsampled."""
     prompts, side, *_, width = grad.shape

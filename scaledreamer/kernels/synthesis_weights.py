@@ -13,7 +13,7 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
-from scaledreamer.kernels.launch import on
+from scaledreamer.kernels.launch import on, operator
 
 
 @triton.jit
@@ -65,10 +65,6 @@ write: Any = _write  # type checkers do not know that they are launched by an in
 write_back: Any = _write_back
 
 
-def _operator(name: str, schema: str) -> Any:
-    return torch.library.custom_op(f"scaledreamer::synthesis_{name}", mutates_args=(), schema=schema)
-
-
 def _options(weight: Tensor, prompts: int) -> dict[str, int]:
     outputs, inputs = weight.shape[:2]
     places = weight[0, 0].numel()
@@ -78,7 +74,7 @@ def _options(weight: Tensor, prompts: int) -> dict[str, int]:
     return {**sizes, "PLACES": triton.next_power_of_2(places), "num_warps": 4}
 
 
-@_operator("weights", "(Tensor weight, Tensor style, ScalarType dtype) -> (Tensor, Tensor, Tensor)")
+@operator("synthesis_weights", "(Tensor weight, Tensor style, ScalarType dtype) -> (Tensor, Tensor, Tensor)")
 def weights(weight: Tensor, style: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """A convolution's weights as it reads them, and the scales of its outputs.
 
@@ -102,7 +98,7 @@ def _weights(weight: Tensor, style: Tensor, dtype: torch.dtype) -> tuple[Tensor,
     return out, style.new_empty((len(style), outputs)), style.new_empty((outputs, inputs))
 
 
-@_operator("weights_gradient", "(Tensor grad, Tensor weight, Tensor style, Tensor pull) -> Tensor")
+@operator("synthesis_weights_gradient", "(Tensor grad, Tensor weight, Tensor style, Tensor pull) -> Tensor")
 def _weights_gradient(grad: Tensor, weight: Tensor, style: Tensor, pull: Tensor) -> Tensor:
     out = torch.empty_like(weight)
     options = _options(weight, len(style))

@@ -11,7 +11,6 @@ for the GPU: all can be captured in a CUDA graph.
 Axes: P shapes, N points per shape, C features per plane, R pixels per side, H hidden features.
 """
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,10 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scaledreamer.kernels import triplane_kernels as kernels
-from scaledreamer.kernels.launch import on
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-"""Kernels then run on CPUs, slowly: for tests."""
+from scaledreamer.kernels.launch import on, operator
 
 VALUES = "tf32x3"
 """Products behind distances and colours themselves: three of tf32, nearly float32."""
@@ -96,10 +92,6 @@ def _sizes(hidden: Tensor) -> dict[str, int]:
     return {"R": hidden.shape[2] - 2, "H": hidden.shape[4]}
 
 
-def _operator(name: str, schema: str) -> Any:
-    return torch.library.custom_op(f"scaledreamer::{name}", mutates_args=(), schema=schema)
-
-
 FIELD = "Tensor points, Tensor planes, Tensor second, Tensor last, float radius"
 GRADIENTS = "(Tensor, Tensor, Tensor)"
 
@@ -107,7 +99,7 @@ GRADIENTS = "(Tensor, Tensor, Tensor)"
 # -- values ------------------------------------------------------------------------------------------------------
 
 
-@_operator("triplane_distances", f"({FIELD}, float sphere_radius) -> Tensor")
+@operator("triplane_distances", f"({FIELD}, float sphere_radius) -> Tensor")
 def _distances(
     points: Tensor, planes: Tensor, second: Tensor, last: Tensor, radius: float, sphere_radius: float
 ) -> Tensor:
@@ -121,7 +113,7 @@ def _(points: Tensor, planes: Tensor, second: Tensor, last: Tensor, radius: floa
     return points.new_empty(points.shape[:2])
 
 
-@_operator("triplane_differences", f"({FIELD}, float sphere_radius, float eps, bool clamp) -> (Tensor, Tensor)")
+@operator("triplane_differences", f"({FIELD}, float sphere_radius, float eps, bool clamp) -> (Tensor, Tensor)")
 def _differences(
     points: Tensor,
     planes: Tensor,
@@ -159,7 +151,7 @@ def _launch_distance(points: Tensor, planes: Tensor, *rest: Any, differences: bo
         )
 
 
-@_operator("triplane_colors", f"({FIELD}, float widening) -> Tensor")
+@operator("triplane_colors", f"({FIELD}, float widening) -> Tensor")
 def _colors(points: Tensor, planes: Tensor, second: Tensor, last: Tensor, radius: float, widening: float) -> Tensor:
     found = torch.empty_like(points)
     if points.numel():
@@ -205,7 +197,7 @@ def _launch_gradient(kernel: Any, launch: dict[str, int], points: Tensor, *rest:
         )
 
 
-@_operator(
+@operator(
     "triplane_differences_gradient",
     f"(Tensor grad_sdf, Tensor grad_gradient, {FIELD}, float eps, bool clamp) -> {GRADIENTS}",
 )
@@ -232,7 +224,7 @@ def _(_sdf: Tensor, _gradient: Tensor, _points: Tensor, *fields: Any) -> tuple[T
     return tuple(torch.empty_like(tensor) for tensor in fields[:3])
 
 
-@_operator("triplane_colors_gradient", f"(Tensor grad, {FIELD}, float widening) -> {GRADIENTS}")
+@operator("triplane_colors_gradient", f"(Tensor grad, {FIELD}, float widening) -> {GRADIENTS}")
 def _colors_gradient(
     grad: Tensor, points: Tensor, planes: Tensor, second: Tensor, last: Tensor, radius: float, widening: float
 ) -> tuple[Tensor, ...]:

@@ -10,7 +10,6 @@ run.
 Axes: P shapes, N points per shape, F features, H hidden values, R voxels per side.
 """
 
-import os
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ import triton  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from scaledreamer.kernels import voxel_field_kernels as kernels
-from scaledreamer.kernels.launch import on
+from scaledreamer.kernels.launch import on, operator
 
 FORWARD = {"M": 64, "num_warps": 4, "num_stages": 1}
 """Points per program and warps of the kernels without gradients."""
@@ -32,9 +31,6 @@ COPIES = 64
 
 PRECISION = "tf32x3"
 """Of distances and of the place where a hidden value starts to count."""
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-"""Kernels then run on CPUs, slowly: for tests."""
 
 
 def query(
@@ -73,10 +69,6 @@ def _ready(*weights: Tensor) -> list[Tensor]:
     return [weight.float().contiguous() for weight in weights]
 
 
-def _operator(name: str, schema: str) -> Any:
-    return torch.library.custom_op(f"scaledreamer::{name}", mutates_args=(), schema=schema)
-
-
 def _launch(kernel: Any, programs: int, table: Tensor, *arguments: Any, first: Tensor, **options: Any) -> None:
     """``kernel`` over ``programs`` and shapes, for the sizes of the grid and of the first weight [H, F]."""
     hidden, features = first.shape
@@ -93,7 +85,7 @@ def _scale(table: Tensor, radius: float) -> float:
 # -- distances ---------------------------------------------------------------------------------------------------
 
 
-@_operator(
+@operator(
     "voxel_field_distance",
     "(Tensor table, Tensor points, Tensor s1, Tensor s2, float radius, float sphere_radius) -> Tensor",
 )
@@ -115,7 +107,7 @@ def _(table: Tensor, points: Tensor, s1: Tensor, s2: Tensor, radius: float, sphe
 INPUTS = "Tensor table, Tensor points, Tensor s1, Tensor s2, Tensor c1, Tensor c2"
 
 
-@_operator(
+@operator(
     "voxel_field_query",
     f"({INPUTS}, float eps, float radius, float sphere_radius, bool clamp, float widening) -> (Tensor, Tensor, Tensor)",
 )
@@ -144,7 +136,7 @@ def _samples(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return points.new_empty(points.shape[:2]), torch.empty_like(points), torch.empty_like(points)
 
 
-@_operator(
+@operator(
     "voxel_field_query_backward",
     f"({INPUTS}, Tensor g_sdf, Tensor g_color, Tensor g_gradient, float eps, float radius, bool clamp, float widening)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",

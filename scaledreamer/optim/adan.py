@@ -1,16 +1,14 @@
 """Adan: Adaptive Nesterov Momentum Algorithm (Xie et al., arXiv 2208.06677)."""
 
 import math
-import os
 from collections.abc import Callable, Iterable
-from functools import lru_cache
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from scaledreamer.constraints import NonNegativeFloat, Probability
+from scaledreamer.kernels.launch import INTERPRETED, has_triton
 
 LARGE = 1 << 14
 """Numbers from which on a tensor on a GPU is updated by a kernel of its own."""
@@ -129,11 +127,6 @@ class Adan(torch.optim.Optimizer):
 
 def _by_kernel(parameter: Tensor) -> bool:
     gradient: Tensor = parameter.grad  # type: ignore[assignment]
-    there = parameter.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+    there = parameter.is_cuda or INTERPRETED
     plain = parameter.dtype == gradient.dtype == torch.float32 and parameter.is_contiguous()
-    return there and plain and gradient.is_contiguous() and parameter.numel() >= LARGE and _has_triton()
-
-
-@lru_cache(maxsize=1)
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
+    return there and plain and gradient.is_contiguous() and parameter.numel() >= LARGE and has_triton()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from scaledreamer.errors import UserError
+from scaledreamer.kernels.launch import has_triton
 from scaledreamer.renderers.box import box_bounds
 from scaledreamer.renderers.occupancy import OccupancyGrid
 
@@ -59,7 +60,7 @@ def choose_backend(backend: Backend, device: torch.device) -> MarchRays:
     Raises:
         UserError: it is not available there.
     """
-    if backend == "torch" or (backend == "auto" and (device.type != "cuda" or not triton_installed())):
+    if backend == "torch" or (backend == "auto" and (device.type != "cuda" or not has_triton())):
         return march_torch
     if device.type != "cuda":
         raise UserError(f"renderer.backend: {backend} needs a GPU; choose auto or torch.")
@@ -70,11 +71,6 @@ def choose_backend(backend: Backend, device: torch.device) -> MarchRays:
             "renderer.backend: the kernels of nerfacc are not built here, which needs nvcc; choose auto or torch."
         )
     return march_nerfacc
-
-
-def triton_installed() -> bool:
-    """Whether the package is there."""
-    return importlib.util.find_spec("triton") is not None
 
 
 @cache

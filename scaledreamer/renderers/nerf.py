@@ -17,11 +17,12 @@ from scaledreamer.cameras import Rays
 from scaledreamer.constraints import NonNegativeFloat, PositiveInt
 from scaledreamer.errors import UserError
 from scaledreamer.fields.base import DensityField
+from scaledreamer.kernels.launch import has_triton
 from scaledreamer.published import PublishedNames
 from scaledreamer.randomness import StepRandom
 from scaledreamer.renderers.base import Renderer, Rendering, joined
 from scaledreamer.renderers.compositing import packed_weights
-from scaledreamer.renderers.marching import Backend, March, Places, choose_backend, nerfacc_installed, triton_installed
+from scaledreamer.renderers.marching import Backend, March, Places, choose_backend, nerfacc_installed
 from scaledreamer.renderers.occupancy import OccupancyGrid
 
 
@@ -72,7 +73,7 @@ class NeRFRenderer(Renderer):
             raise UserError(
                 "renderer.backend: nerfacc is not installed; choose auto or torch, or pip install 'scaledreamer[cuda]'."
             )
-        if backend == "triton" and not triton_installed():
+        if backend == "triton" and not has_triton():
             raise UserError("renderer.backend: triton is not installed; choose auto or torch.")
         self.grid, self.samples, self.normals = grid, samples, normals
         self.places_per_ray, self.capacity = places_per_ray, capacity
