@@ -5,6 +5,7 @@ python train.py generator=3dconv corpus=DF415 guidance=asd_sd
 
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -13,6 +14,7 @@ from omegaconf import DictConfig
 
 from scaledreamer.cli import clear_errors
 from scaledreamer.config import check, plain
+from scaledreamer.errors import UserError
 from scaledreamer.sweep.folder import started_again
 from scaledreamer.sweep.marks import is_job_of_sweep
 
@@ -26,7 +28,7 @@ def main(cfg: DictConfig) -> float | None:
     # Heavy imports come after the check, so that a mistake is answered at once.
     from lightning.pytorch.utilities import rank_zero_only
 
-    from scaledreamer.training import checkpoints, loggers, outcome, processes
+    from scaledreamer.training import checkpoints, loggers, outcome, processes, watch
     from scaledreamer.training.build import build_run
     from scaledreamer.training.directory import record
 
@@ -45,12 +47,20 @@ def main(cfg: DictConfig) -> float | None:
         # Only now, so that a refused launch leaves the run that it would have resumed as it was.
         rank_zero_only(record)(directory, config)
         loggers.log_options(run.trainer, config)
-        with processes.launching(directory):
+        with processes.launching(directory), watch.watching(run.trainer, ended=partial(_ended, directory)):
             run.trainer.fit(run.system, datamodule=run.data, ckpt_path=checkpoint, weights_only=True)
     if not run.trainer.is_global_zero:
         return None
     log.info("Done: %d steps. Checkpoints, previews, metrics and configuration: %s", run.system.global_step, directory)
     return outcome.finish(directory, config, run.trainer.callback_metrics)
+
+
+def _ended(directory: Path, problem: str) -> None:
+    """The last act of a process that cannot go on without another one."""
+    from scaledreamer.training import loggers, outcome
+
+    outcome.fail(directory, UserError(problem))
+    loggers.finish(failed=True)
 
 
 if __name__ == "__main__":

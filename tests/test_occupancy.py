@@ -2,15 +2,18 @@
 
 import math
 import sys
+from multiprocessing import get_context
 from types import SimpleNamespace
 
 import pytest
 import torch
 from matter import Matter, balls, first_batch, fog, made
 from test_volsdf import some_rays
+from torch import distributed
 
 from scaledreamer.cameras import Rays
 from scaledreamer.errors import UserError
+from scaledreamer.kernels.launch import has_triton
 from scaledreamer.randomness import StepRandom
 from scaledreamer.renderers import marching
 from scaledreamer.renderers.occupancy import OccupancyGrid
@@ -42,6 +45,27 @@ def test_cells_are_ordered_as_in_nerfacc():
     inside = Matter(lambda points: ((points > low) & (points < high)).all(dim=-1).float(), torch.ones(1, 3))
     grid.update(inside, step_size=1.0, batch=0)
     assert grid.occs.nonzero().tolist() == [[5]]
+
+
+def _sees(rank: int, folder: str) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    grid = OccupancyGrid(resolution=4)
+    grid.update((octant(3.0), fog(0.5))[rank], step_size=0.1, batch=0)
+    torch.save(grid.occs, f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_a_grid_is_of_the_prompts_of_all_processes(tmp_path):
+    """0.3 in the octant of the first one's matter, 0.05 in the second one's fog."""
+    started = [get_context("fork").Process(target=_sees, args=(rank, str(tmp_path))) for rank in range(2)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(60)
+    alone = OccupancyGrid(resolution=4)
+    alone.update(octant(3.0), step_size=0.1, batch=0)
+    for rank in range(2):
+        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), alone.occs.clamp(min=0.05))
 
 
 def test_matter_that_vanishes_is_forgotten():
@@ -189,11 +213,11 @@ def test_backends_that_are_not_here():
     assert marching.choose_backend("torch", gpu) is marching.march_torch
     with pytest.raises(UserError, match=r"^renderer\.backend: nerfacc needs a GPU"):
         marching.choose_backend("nerfacc", cpu)
-    automatic = marching.march_triton if marching.triton_installed() else marching.march_torch
+    automatic = marching.march_triton if has_triton() else marching.march_torch
     assert marching.choose_backend("auto", gpu) is automatic
     with pytest.raises(UserError, match=r"^renderer\.backend: triton needs a GPU"):
         marching.choose_backend("triton", cpu)
-    if not marching.triton_installed():
+    if not has_triton():
         with pytest.raises(UserError, match=r"^renderer\.backend: triton is not installed"):
             made(backend="triton")
     if not marching.nerfacc_installed():

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import torch
 from annotated_types import Gt, Le
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from scaledreamer.constraints import NonNegativeFloat, PositiveInt
 from scaledreamer.fields.base import DensityField
@@ -54,7 +54,7 @@ class OccupancyGrid(nn.Module):
         """Look at every cell, where this batch's turn has come.
 
         Args:
-            field: of the batch; a cell is occupied where one of its P shapes has matter.
+            field: of the batch; a cell is occupied where one of its P shapes, or of another process's, has matter.
             step_size: of rays, world units.
             batch: number of training batches before this one.
         """
@@ -63,6 +63,8 @@ class OccupancyGrid(nn.Module):
             return
         points = self._points(turn, radius=field.radius).expand(field.prompts, -1, -1)
         seen = field.density(points).amax(dim=0) * step_size  # [R^3]
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(seen, op=distributed.ReduceOp.MAX)
         self.occs.copy_(torch.maximum(self.occs * self.decay, seen))
         self.binaries.copy_((self.occs >= self.occs.mean().clamp(max=self.threshold)).view_as(self.binaries))
 

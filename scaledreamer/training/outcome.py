@@ -2,7 +2,7 @@
 
 =============  ================================================================================
 done.json      {"time": ..., "steps": N, "figures": {NAME: value}}; see :func:`final_figures`
-failed.json    {"time": ..., "error": one line}; jobs of sweeps only
+failed.json    {"time": ..., "error": one line}; jobs of sweeps, and runs that lost a process
 =============  ================================================================================
 """
 

@@ -13,6 +13,7 @@ from scaledreamer.slurm import job
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, Trainer
     from lightning.pytorch.loggers import Logger
+    from lightning.pytorch.strategies import Strategy
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def trainer(
             accelerator=accelerator,
             devices=devices,
             num_nodes=num_nodes,
-            strategy=strategy,
+            strategy=_strategy(strategy),
             precision=precision,
             accumulate_grad_batches=accumulate_grad_batches,
             gradient_clip_val=gradient_clip_val,
@@ -94,6 +95,16 @@ def trainer(
         "%d steps on %d x %s, precision %s", max_steps, made.world_size, made.strategy.root_device.type, made.precision
     )
     return made
+
+
+def _strategy(name: str) -> "str | Strategy":
+    """Lightning's, but for what its ``ddp`` copies in every step."""
+    if name != "ddp":
+        return name
+    from lightning.pytorch.strategies import DDPStrategy
+
+    # Buffers are constants, or follow from the prompts of all processes; gradients are summed where they lie.
+    return DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def _quiet() -> None:
