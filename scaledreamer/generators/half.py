@@ -55,4 +55,5 @@ class _Leave(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         ctx.part.scale = NORM / torch.linalg.vector_norm(grads[0]).clamp(min=LEAST)
-        return (grads[0] * ctx.part.scale).to(ctx.dtype), None
+        scaled = torch.empty_like(grads[0], dtype=ctx.dtype)
+        return torch.mul(grads[0], ctx.part.scale, out=scaled), None  # in one pass over memory
