@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scaledreamer.kernels.launch import rehearsal
 
@@ -99,7 +99,8 @@ class GraphedGradient:
     else it depends on is frozen. Parameters stay where they are: optimisers change them in place.
 
     Args:
-        function: takes floating-point tensors, of which those that require gradients get one.
+        function: takes floating-point tensors, of which those that require gradients get one. If it reads parameters,
+            it is a method of the module that has them.
         parameters: names the tensors that get gradients beside the inputs, in the same order at every call.
         copies: give every value memory of its own. Without, a value is there until the call after the next gradient.
     """
@@ -174,6 +175,10 @@ class GraphedGradient:
             return None
 
     def _record(self, inputs: tuple[Tensor, ...], parameters: list[Tensor]) -> _RecordedGradient:
+        with _stand_ins(self._function, parameters) as those:
+            return self._record_with(inputs, those)
+
+    def _record_with(self, inputs: tuple[Tensor, ...], parameters: list[Tensor]) -> _RecordedGradient:
         mine = [x.detach().clone().requires_grad_(x.requires_grad) for x in inputs]
         wanted = [x for x in mine if x.requires_grad] + parameters
         device = mine[0].device
@@ -194,6 +199,27 @@ class GraphedGradient:
         with _capture(backward, self._pool, device):
             found = _gradients(output, wanted, grad)
         return _RecordedGradient(forward, backward, mine, output.detach(), grad, found)
+
+
+@contextmanager
+def _stand_ins(function: Callable[..., Any], parameters: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Tensors of the same memory, in the place of the parameters of the module whose method the function is.
+
+    Who else has a graph of autograd that ends at the parameters (an earlier step, or DDP, which keeps such a thing for
+    good) has tied them to a stream, with which a recording must have nothing to do.
+    """
+    owner = getattr(function, "__self__", None)
+    modules = list(owner.modules()) if isinstance(owner, nn.Module) else []
+    others = {id(p): p.detach().requires_grad_() for p in parameters}
+    places = [(m, name, p) for m in modules for name, p in m._parameters.items() if id(p) in others]
+    found = {id(p) for _, _, p in places}
+    try:
+        for module, name, parameter in places:
+            module._parameters[name] = others[id(parameter)]  # type: ignore[assignment]
+        yield [others[id(p)] if id(p) in found else p for p in parameters]
+    finally:
+        for module, name, parameter in places:
+            module._parameters[name] = parameter
 
 
 def _gradients(output: Tensor, wanted: list[Tensor], grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -268,5 +294,10 @@ def _capture(graph: torch.cuda.CUDAGraph, pool: Any, device: torch.device) -> It
         try:
             with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
                 yield
+        except BaseException:
+            # PyTorch's own numbers then count as still being recorded, and nobody could draw any.
+            generator = torch.cuda.default_generators[torch.cuda.current_device()]
+            generator.graphsafe_set_state(generator.clone_state())
+            raise
         finally:
             torch.cuda.set_stream(stream)  # a recording that fails leaves its own

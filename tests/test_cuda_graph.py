@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from scaledreamer.cuda_graph import GraphedGradient
+from scaledreamer.cuda_graph import GraphedGradient, _stand_ins
 from scaledreamer.generators.conv3d import Conv3DGenerator
 from scaledreamer.generators.triplane_transformer import TriplaneTransformerGenerator
 from scaledreamer.kernels.launch import rehearsal, rehearses
@@ -119,11 +119,49 @@ def test_gradients_to_parameters(cuda):
 @pytest.mark.parametrize("make", [conv3d, transformer])
 def test_a_recorded_generator_learns_the_same(cuda, make, autocast):
     plain = trained(make(cuda, cuda_graph=False), autocast=autocast)
-    recorded = trained(make(cuda, cuda_graph=True), autocast=autocast)
+    generator = make(cuda, cuda_graph=True)
+    recorded = trained(generator, autocast=autocast)
+    assert generator._graphed._recorded
+    assert None not in generator._graphed._recorded.values()
     tolerance = 1e-4 if autocast is None else 1e-2
     torch.testing.assert_close(recorded[1], plain[1], rtol=tolerance, atol=tolerance)
     for found, expected in zip(recorded[0], plain[0], strict=True):
         torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_parameters_are_themselves_again_after_a_recording():
+    layer = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    before = list(layer.parameters())
+    other = torch.ones(3, requires_grad=True)
+    with _stand_ins(layer.forward, [*before, other]) as those:
+        assert those[-1] is other
+        assert all(p is q for p, q in zip(layer.parameters(), those, strict=False))
+        assert all(p is not q and p.data_ptr() == q.data_ptr() for p, q in zip(before, those, strict=False))
+        torch.autograd.grad(layer(other).sum(), those)
+    assert all(p is q for p, q in zip(layer.parameters(), before, strict=True))
+
+
+@pytest.mark.gpu
+def test_a_graph_of_autograd_that_is_kept_does_not_stop_a_recording(cuda):
+    generator = conv3d(cuda)
+    kept = [p.expand_as(p).grad_fn for p in generator.parameters()]  # as DDP does
+    trained(generator)
+    assert None not in generator._graphed._recorded.values()
+    del kept
+
+
+@pytest.mark.gpu
+def test_what_cannot_be_recorded_is_computed(cuda, caplog):
+    """And leaves nothing behind: numbers can be drawn, and other functions recorded."""
+    weight = torch.tensor([2.0], device=cuda, requires_grad=True)
+    waits = GraphedGradient(lambda x: x * weight * x.sum().item(), lambda: [weight])
+    x = torch.tensor([3.0, 4.0], device=cuda)
+    assert waits(x).tolist() == [42.0, 56.0]
+    assert "not recorded as a CUDA graph" in caplog.text
+    assert torch.randn_like(x).isfinite().all()
+    other = GraphedGradient(lambda x: x * weight, lambda: [weight])
+    assert other(x).tolist() == [6.0, 8.0]
+    assert next(iter(other._recorded.values())) is not None
 
 
 @pytest.mark.gpu

@@ -17,6 +17,7 @@ from scaledreamer.priors.fused_attention import FusedImageAttention, FusedTransf
 from scaledreamer.priors.fused_blocks import FrozenConv, FusedResnet, NormActivation
 from scaledreamer.priors.random_weights import RandomWeights
 from scaledreamer.priors.stable_diffusion import StableDiffusion
+from scaledreamer.priors.turned import TurnedEncoder
 
 CPU = torch.device("cpu")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -84,6 +85,19 @@ def test_a_fused_multi_view_unet_joins_the_views_of_an_object():
         changed = fused(*inputs)
     assert (changed - found)[:4].flatten(1).abs().amax(1).min() > 1e-4
     assert torch.equal(changed[4:], found[4:])
+
+
+def test_a_turned_encoder_is_the_same_function():
+    vae = frozen(RandomWeights("tiny").vae(CPU)).double()
+    encoder, images = vae.encoder, torch.rand(2, 3, 64, 32, dtype=torch.float64)
+    assert TurnedEncoder.fits(encoder)
+    expected = encoder(images)
+    turned = TurnedEncoder(encoder)
+    assert turned.halvings == 3
+    torch.testing.assert_close(turned(images), expected)
+    with pytest.raises(ValueError, match="a multiple of 8"):
+        turned(images[..., :-4])
+    assert not TurnedEncoder.fits(encoder)  # its downsampling is centred now, in name
 
 
 def test_what_is_not_of_the_known_kind_stays():

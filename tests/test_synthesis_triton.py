@@ -137,6 +137,7 @@ def test_weights(device, prompts, window):
 def test_the_operators_are_what_they_say(kernels, device):
     """Schemas, shapes without data, and gradients, as PyTorch's own check sees them."""
     from scaledreamer.kernels import synthesis_weights
+    from scaledreamer.kernels.scaled import scaled
 
     def given(*shape):
         return torch.randn(shape, device=device)
@@ -148,6 +149,8 @@ def test_the_operators_are_what_they_say(kernels, device):
     calls = [
         (kernels.grow, grow),
         (kernels.finish, [*finish, given(1, 2, 2, 2, 2)]),
+        (kernels.finish, [*finish, None, True]),
+        (scaled, [given(3, 5), given(), torch.float16]),
         (synthesis_weights.weights, [weight, style, torch.bfloat16]),
         (kernels._grow_gradients, [given(1, 4, 4, 4, 3), *grow]),
         (kernels._finish_gradients, [given(1, 4, 4, 4, 3), given(1, 4, 4, 4, 2), *finish]),

@@ -7,7 +7,7 @@ Axes: P prompts, S voxels per side, I O channels in and out, F features; volumes
 """
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -74,7 +74,7 @@ def synthesize(synthesis: "Synthesis", w: Tensor, noise: Noise, drawn: list[Tens
             styled = layers[at], of_layers[at], read[at + 1]
             x, features = _second(x, features, *styled, head, of_heads[n], grains[at], part)  # type: ignore[arg-type]
     assert features is not None
-    return part.leave(features.permute(0, 4, 1, 2, 3))
+    return features.permute(0, 4, 1, 2, 3)
 
 
 def _size(layer: SynthesisLayer) -> float:
@@ -133,8 +133,32 @@ def _second(
 
     weight, scale, _ = weights(part.enter(layer.weight), style, x.dtype)
     matrix = part.enter(head.weight)[:, :, 0, 0, 0].t() * (of_head / math.sqrt(of_head.shape[1]))[:, :, None]
-    return kernels.finish(  # the matrix is [P, O, F]
+    given = [
         *(_convolved(x, weight), scale * _size(layer), grains),
         *(part.enter(layer.noise_strength), part.enter(layer.bias), following),
-        *(matrix.contiguous(), part.enter(head.bias), features),
-    )
+        *(matrix.contiguous(), part.enter(head.bias), features),  # the matrix is [P, O, F]
+    ]
+    if part.active and following is None:
+        return x, cast(Tensor, _Last.apply(part, *given))
+    return kernels.finish(*given)
+
+
+class _Last(torch.autograd.Function):
+    """The features of the last layer, which leave the part in float32: no tensor of their size is written twice."""
+
+    @staticmethod
+    def forward(ctx: Any, part: HalfPart, *given: Tensor | None) -> Tensor:
+        from scaledreamer.kernels import synthesis as kernels
+
+        ctx.part, ctx.added = part, given[-1] is not None
+        ctx.save_for_backward(*given[:-1])
+        return kernels.finish(*given, wide=True)[1]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        from scaledreamer.kernels import synthesis as kernels
+
+        given, asked = ctx.saved_tensors, ctx.needs_input_grad[1:]
+        grad = ctx.part.narrow(grads[0].contiguous())
+        return None, *kernels.finish_gradients(given[0], grad, given, added=ctx.added, asked=asked)

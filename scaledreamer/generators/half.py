@@ -20,7 +20,7 @@ LEAST = 1e-30
 
 
 class HalfPart:
-    """Of one call; with ``active`` false its two functions do nothing."""
+    """Of one call; with ``active`` false :meth:`enter` does nothing."""
 
     def __init__(self, *, active: bool) -> None:
         self.active = active
@@ -30,9 +30,12 @@ class HalfPart:
         """A float32 tensor that the part reads, for which it has a gradient."""
         return cast(Tensor, _Enter.apply(x, self)) if self.active else x
 
-    def leave(self, x: Tensor) -> Tensor:
-        """The part's only output, in float32."""
-        return cast(Tensor, _Leave.apply(x, self)) if self.active else x
+    def narrow(self, grad: Tensor) -> Tensor:
+        """The gradient inside, float16, of the float32 one that comes to the part's only output."""
+        from scaledreamer.kernels.scaled import scaled
+
+        self.scale = NORM / torch.linalg.vector_norm(grad).clamp(min=LEAST)
+        return scaled(grad, self.scale, torch.float16)
 
 
 class _Enter(torch.autograd.Function):
@@ -44,16 +47,3 @@ class _Enter(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         return grads[0] / ctx.part.scale, None
-
-
-class _Leave(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, part: HalfPart) -> Tensor:
-        ctx.part, ctx.dtype = part, x.dtype
-        return x.float()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        ctx.part.scale = NORM / torch.linalg.vector_norm(grads[0]).clamp(min=LEAST)
-        scaled = torch.empty_like(grads[0], dtype=ctx.dtype)
-        return torch.mul(grads[0], ctx.part.scale, out=scaled), None  # in one pass over memory

@@ -81,8 +81,7 @@ def samples(
     """
     rays, intervals = sdf.shape
     centers, edges = sdf.new_empty(rays, count), sdf.new_empty(rays, intervals + count + 2)
-    # These compare every edge with every other one: cheaper here than to search or to sort.
-    sizes = {"rays": rays, "K": intervals, "C": count, "LANES": _lanes(intervals + 1), "warps": 8}
+    sizes = {"rays": rays, "K": intervals, "C": count, "LANES": _lanes(intervals + 1)}
     _launch(kernels.centers, coarse, sdf, inv_std, jitter, centers, CS=_lanes(count), **sizes)
     _launch(kernels.merged, coarse, centers, edges, CS=_lanes(count + 1), **sizes)
     return edges, _points(edges, origins, directions)

@@ -8,6 +8,9 @@ All tensors are contiguous, one ray after the other. The maths are those of :mod
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
+HALVINGS = tl.constexpr(12)
+"""Enough for any number of lanes."""
+
 # -- where to sample ---------------------------------------------------------------------------------------------
 
 
@@ -53,6 +56,21 @@ def points(edges, origins, directions, found, S: tl.constexpr, LANES: tl.constex
 
 
 @triton.jit
+def _passed(ascending, x, STRICTLY: tl.constexpr, LANES: tl.constexpr):
+    """How many of ``ascending`` [LANES], of which the last is the largest of all, are (STRICTLY) below each of ``x``,
+    or as large: by halving."""
+    count = tl.zeros(x.shape, tl.int32)
+    for n in tl.static_range(HALVINGS):
+        if LANES >> (n + 1) > 0:
+            value = tl.gather(ascending, count + ((LANES >> (n + 1)) - 1), 0)
+            if STRICTLY:
+                count += tl.where(value < x, LANES >> (n + 1), 0)
+            else:
+                count += tl.where(value <= x, LANES >> (n + 1), 0)
+    return count
+
+
+@triton.jit
 def centers(
     edges, sdf, inv_std, jitter, found, K: tl.constexpr, C: tl.constexpr, LANES: tl.constexpr, CS: tl.constexpr
 ):
@@ -69,24 +87,12 @@ def centers(
     i = tl.arange(0, CS)
     # Below 1, where the last edge is: then some edge lies on either side.
     u = tl.minimum((i + tl.load(jitter + ray)) / C, 1 - 6e-8)
-    passed = ended[None, :] <= u[:, None]
-    ended_0, edge_0 = _last(passed, ended), _last(passed, edge)
-    ended_1, edge_1 = _first(passed, ended), _first(passed, edge)
+    passed = tl.maximum(_passed(ended, u, False, LANES), 1)  # also where a distance is not a number
+    ended_0, ended_1 = tl.gather(ended, passed - 1, 0), tl.gather(ended, passed, 0)
+    edge_0, edge_1 = tl.gather(edge, passed - 1, 0), tl.gather(edge, passed, 0)
     rise = ended_1 - ended_0
     share = tl.where(rise < 1e-10, 0.5, (u - ended_0) / tl.maximum(rise, 1e-10))
     tl.store(found + ray * C + i, edge_0 + share * (edge_1 - edge_0), i < C)
-
-
-@triton.jit
-def _last(passed, values):
-    """Of ascending values [LANES] the last one passed, for each row."""
-    return tl.max(tl.where(passed, values[None, :], float("-inf")), axis=1)
-
-
-@triton.jit
-def _first(passed, values):
-    """The one after it."""
-    return tl.min(tl.where(passed, float("inf"), values[None, :]), axis=1)
 
 
 @triton.jit
@@ -105,10 +111,10 @@ def merged(coarse, centers, edges, K: tl.constexpr, C: tl.constexpr, LANES: tl.c
     other = tl.where(i == C, tl.minimum(c_1 + (c_1 - c_0) / 2, tl.load(last)), other)
     other = tl.where(i > C, float("inf"), other)
     # Each goes behind as many as come before it among its own and among the others.
-    before = tl.sum((other[None, :] < one[:, None]).to(tl.int32), axis=1)
+    before = _passed(other, one, True, CS)
     to = edges + ray * (K + C + 2)
     tl.store(to + k + before, one, k <= K)
-    before = tl.sum((one[None, :] <= other[:, None]).to(tl.int32), axis=1)
+    before = _passed(one, other, False, LANES)
     tl.store(to + i + before, other, i <= C)
 
 

@@ -195,7 +195,7 @@ FINISH = (
 )
 
 
-@operator("synthesis_finish", f"({FINISH}, Tensor? before) -> (Tensor, Tensor)")
+@operator("synthesis_finish", f"({FINISH}, Tensor? before, bool wide=False) -> (Tensor, Tensor)")
 def finish(
     volume: Tensor,
     scale: Tensor,
@@ -206,6 +206,7 @@ def finish(
     head: Tensor,
     head_bias: Tensor,
     before: Tensor | None,
+    wide: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """(x * style, up(before) + x @ head + head_bias) with x = act(scale * volume + strength * noise + bias).
 
@@ -215,8 +216,9 @@ def finish(
         style: [P, C]; None: nothing comes next, and the first output is empty.
         head: [P, C, F]; head_bias: [F].
         before: features [P, R, R, R, F].
+        wide: whether the features are in float32 whatever the volumes are in.
     """
-    out, features = _finished(volume, scale, noise, strength, bias, style, head, head_bias, before)
+    out, features = _finished(volume, scale, noise, strength, bias, style, head, head_bias, before, wide)
     side, width, shown = volume.shape[1], volume.shape[-1], head.shape[-1]
     grains, step = _noise(noise, bias, side)
     tile = _tile(side, width)
@@ -245,9 +247,11 @@ def _finished(
     head: Tensor,
     head_bias: Tensor,
     before: Tensor | None,
+    wide: bool = False,
 ) -> tuple[Tensor, Tensor]:
     out = volume.new_empty((0,)) if style is None else torch.empty_like(volume)
-    return out, volume.new_empty((*volume.shape[:-1], head.shape[-1]))
+    dtype = torch.float32 if wide else volume.dtype
+    return out, volume.new_empty((*volume.shape[:-1], head.shape[-1]), dtype=dtype)
 
 
 @operator(
@@ -323,18 +327,40 @@ def _(grad: Tensor) -> Tensor:
 
 
 def _finish_save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs[:-1])
-    ctx.added = inputs[-1] is not None
+    *given, before, _ = inputs
+    ctx.save_for_backward(*given)
+    ctx.added = before is not None
 
 
 def _finish_backward(ctx: Any, grad_out: Tensor, grad_features: Tensor) -> tuple[Tensor | None, ...]:
-    style, grad_features = ctx.saved_tensors[5], grad_features.contiguous()
-    of_volume, sums, of_head, of_head_bias = _finish_gradients(grad_out.contiguous(), grad_features, *ctx.saved_tensors)
-    of_bias, of_scale, of_noise, of_style = sums.unbind(dim=1)
-    of_strength = of_noise.sum()[None] if ctx.needs_input_grad[3] else None
-    of_before = _upsample_gradient(grad_features) if ctx.added and ctx.needs_input_grad[8] else None
-    rest = of_style if style is not None else None, of_head, of_head_bias, of_before
-    return of_volume, of_scale, None, of_strength, of_bias.sum(dim=0), *rest
+    grads = grad_out.contiguous(), grad_features.contiguous()
+    return *finish_gradients(*grads, ctx.saved_tensors, added=ctx.added, asked=ctx.needs_input_grad), None
 
 
 finish.register_autograd(_finish_backward, setup_context=_finish_save)
+
+
+def finish_gradients(
+    grad_out: Tensor,
+    grad_features: Tensor,
+    given: tuple[Tensor | None, ...],
+    *,
+    added: bool,
+    asked: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    """What the arguments of :func:`finish` but for ``wide`` receive.
+
+    Args:
+        grad_out: of the first output, or anything where no style is given.
+        grad_features: contiguous, as :func:`finish` gives the features.
+        given: the arguments but for the last two.
+        added: whether there were features before.
+        asked: which of the arguments need a gradient.
+    """
+    grad_features = grad_features.to(given[0].dtype)  # type: ignore[union-attr]
+    of_volume, sums, of_head, of_head_bias = _finish_gradients(grad_out, grad_features, *given)
+    of_bias, of_scale, of_noise, of_style = sums.unbind(dim=1)
+    of_strength = of_noise.sum()[None] if asked[3] else None
+    of_before = _upsample_gradient(grad_features) if added and asked[8] else None
+    rest = of_style if given[5] is not None else None, of_head, of_head_bias, of_before
+    return of_volume, of_scale, None, of_strength, of_bias.sum(dim=0), *rest

@@ -281,7 +281,7 @@ def finish(
             place = (p * C + c)[:, None] * F + f[None, :]
             total += matmul(x, tl.load(head + place, there[:, None] & shown[None, :], other=0.0), type)
         shape = (j < S)[:, None] & shown[None, :]
-        tl.store(features + row * F + j[:, None] * F + f[None, :], total.to(type), shape)
+        tl.store(features + row * F + j[:, None] * F + f[None, :], total.to(features.dtype.element_ty), shape)
 
 
 @triton.jit

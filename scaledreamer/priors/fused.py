@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
+from diffusers.models.autoencoders.vae import Encoder
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import nn
@@ -12,6 +13,7 @@ from torch import nn
 from scaledreamer.kernels import group_norm as norms
 from scaledreamer.priors.fused_attention import FusedImageAttention, FusedTransformer
 from scaledreamer.priors.fused_blocks import FrozenConv, FusedResnet, NormActivation
+from scaledreamer.priors.turned import TurnedEncoder
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,10 @@ def fuse(model: nn.Module) -> int:
 
 def _fuse(model: nn.Module) -> int:
     replaced = 0
+    encoder = getattr(model, "encoder", None)
+    if isinstance(encoder, Encoder) and TurnedEncoder.fits(encoder):
+        model.encoder = TurnedEncoder(encoder)
+        replaced += 1
     norm = getattr(model, "conv_norm_out", None)
     if isinstance(norm, nn.GroupNorm) and isinstance(getattr(model, "conv_act", None), nn.SiLU):
         model.conv_norm_out, model.conv_act = NormActivation(norm), nn.Identity()
