@@ -1,7 +1,8 @@
 """``python ranks.py FOLDER``: the same small run by 1, 2 and 4 processes that are started from outside, as by SLURM.
 
 Of N processes, with 4 prompts a step altogether, ``FOLDER/N`` is the run's folder, and ``FOLDER/N-RANK.pt`` holds what
-process RANK saw: the prompts of each step, the gradients of the first, and whether it has stored text embeddings.
+process RANK saw: the prompts of each step, the gradients of the first, whether it has stored text embeddings, and how
+often it broadcast a tensor in a step.
 """
 
 import os
@@ -29,7 +30,16 @@ class Seen(Callback):
     """Notes prompts and the averaged gradients of the first step."""
 
     def __init__(self):
-        self.prompts, self.gradients = [], {}
+        self.prompts, self.gradients, self.broadcasts = [], {}, 0
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        broadcast = torch.distributed.broadcast
+
+        def counted(*arguments, **options):
+            self.broadcasts += 1
+            return broadcast(*arguments, **options)
+
+        torch.distributed.broadcast = counted
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self.prompts.append(batch.prompts)
@@ -67,7 +77,12 @@ def process(rank: int, world: int, config: dict, folder: Path, port: int) -> Non
     run.trainer.callbacks.append(seen)
     with launching(directory):
         run.trainer.fit(run.system, datamodule=run.data)
-    content = {"prompts": seen.prompts, "gradients": seen.gradients, "wrote": len(wrote)}
+    content = {
+        "prompts": seen.prompts,
+        "gradients": seen.gradients,
+        "wrote": len(wrote),
+        "broadcasts": seen.broadcasts,
+    }
     torch.save(content, folder / f"{world}-{rank}.pt")
 
 

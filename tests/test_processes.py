@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import ROOT, python, train
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from ranks import BATCH, PROMPTS, STEPS, WORLDS
 from runs import SMALL
 
@@ -17,6 +18,7 @@ from scaledreamer import turns
 from scaledreamer.errors import UserError
 from scaledreamer.training import processes
 from scaledreamer.training.checkpoints import read
+from scaledreamer.training.interruption import LIGHTNINGS_AGREEMENT
 from scaledreamer.training.processes import STATE, first_goes_first
 from scaledreamer.turns import turn
 
@@ -84,6 +86,13 @@ def test_weights_end_as_those_of_one_process(worlds, world):
     one, other = (read(worlds / str(w) / "checkpoints" / "last.ckpt")["state_dict"] for w in (1, world))
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("world", MANY)
+def test_no_step_waits_for_an_agreement_of_lightnings(worlds, world):
+    if not hasattr(_TrainingEpochLoop, LIGHTNINGS_AGREEMENT):
+        pytest.skip("this Lightning has none")
+    assert [of["broadcasts"] for of in seen(worlds, world)] == [0] * world
 
 
 # -- waiting -------------------------------------------------------------------------------------------------------

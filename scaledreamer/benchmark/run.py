@@ -21,7 +21,7 @@ from scaledreamer.benchmark.stages import StageTimer
 from scaledreamer.benchmark.timeline import process_peak_gib
 from scaledreamer.config import check, compose, plain
 from scaledreamer.corpora.dataset import PromptBatch, as_fetched
-from scaledreamer.errors import UserError
+from scaledreamer.errors import Interrupted, UserError
 from scaledreamer.guidance.base import Guidance
 from scaledreamer.priors.locate import stand_in
 from scaledreamer.schedules import step_at
@@ -63,8 +63,8 @@ def benchmark(
 ) -> Report:
     """Train ``warmup + steps`` steps with random text, and say where the time went.
 
-    Callbacks and loggers are left out: nothing but the step is measured. What is counted and profiled is counted and
-    profiled in more steps, which are not timed.
+    Callbacks and loggers are left out, but for the one that hears signals: nothing but the step is measured. What is
+    counted and profiled is counted and profiled in more steps, which are not timed.
 
     A prior that is not on this machine is replaced by random weights of its sizes, unless the overrides name it.
     Renders have the size that they have at the end of a run.
@@ -101,7 +101,10 @@ def benchmark(
     device = trainer.strategy.root_device
     gpu = device.type == "cuda"
     data = DataLoader(batches, batch_size=None, collate_fn=as_fetched, pin_memory=gpu)
-    trainer.fit(system, data)
+    try:
+        trainer.fit(system, data)
+    except Interrupted as error:
+        raise UserError(f"the benchmark was ended by {error.notice.name} before all its steps were done.") from None
     found = {
         "stages": timer.stages(),
         "process_peak_gib": process_peak_gib(),
@@ -154,10 +157,12 @@ def _configuration(overrides: Sequence[str], steps: int) -> dict[str, Any]:
 
 def _trainer(config: dict[str, Any], callback: Callback) -> Trainer:
     from scaledreamer.training.build import build
+    from scaledreamer.training.interruption import Interruptions
 
     options = {**config["trainer"]["lightning"], "enable_progress_bar": False}
     node = {**config["trainer"], "lightning": options}
-    return build(node, callbacks=[callback], logger=[], directory=Path.cwd())
+    # How processes agree to leave is part of their step.
+    return build(node, callbacks=[callback, Interruptions()], logger=[], directory=Path.cwd())
 
 
 def _work(config: dict[str, Any], system: TextTo3D, data: DataLoader, device: torch.device) -> Work:

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 
 _STAY, _END, _COME_BACK = 0, 1, 2
 
+LIGHTNINGS_AGREEMENT = "_broadcast_sigterm_tensor"
+"""Method of Lightning's epoch loop since 2.6."""
+
 
 class Interruptions(StepCallback):
     """Turns a signal into a checkpoint after the step that is under way, and an :class:`Interrupted`.
@@ -44,6 +47,8 @@ class Interruptions(StepCallback):
             return
         asked = [s for s in NOTICES if callable(signal.getsignal(s))]
         self._before = {s: signal.signal(s, self._hear) for s in (*asked, signal.SIGTERM)}
+        # Lightning would agree on SIGTERM, which it no longer hears, in every step, and wait for the device each time.
+        vars(trainer.fit_loop.epoch_loop)[LIGHTNINGS_AGREEMENT] = lambda: None
 
     def on_step(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
         """Save if this process has heard a signal, or another that shares the run has."""
@@ -69,6 +74,7 @@ class Interruptions(StepCallback):
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         self._before = {}
+        vars(trainer.fit_loop.epoch_loop).pop(LIGHTNINGS_AGREEMENT, None)
 
     def _hear(self, signum: int, frame: FrameType | None) -> None:
         wish = _END if signum == signal.SIGTERM else _COME_BACK
