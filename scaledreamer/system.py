@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from scaledreamer.cameras import Cameras, RandomCameras
+from scaledreamer.collectives import mean
 from scaledreamer.corpora.dataset import PromptBatch
 from scaledreamer.errors import UserError
 from scaledreamer.fields.base import Field
@@ -169,12 +170,10 @@ class TextTo3D(pl.LightningModule):
         figures |= {"train/loss": out.loss, "train/opacity": out.rendering.opacity.mean()}
         figures |= {f"train/{name}": value for name, value in out.distillation.figures.items()}
         figures |= {f"weight/{name}": value for name, value in out.weights.items()}
-        self.log_dict(
-            # Numbers go to the device, where NCCL averages them: it takes no tensors of a CPU.
-            {name: v.detach().float() if isinstance(v, Tensor) else v for name, v in figures.items()},
-            on_step=True,
-            sync_dist=self.trainer.world_size > 1,  # the mean over processes is the figure of the global batch
-        )
+        tensors = {name: v.detach().float() for name, v in figures.items() if isinstance(v, Tensor)}
+        # The mean over processes is the figure of the global batch; numbers are the same in all of them.
+        means = mean(torch.stack(list(tensors.values()))).unbind()
+        self.log_dict({**figures, **dict(zip(tensors, means, strict=True))}, on_step=True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Scale the learning rates; log them and the sizes of the gradients, before these are clipped."""

@@ -10,8 +10,9 @@ from typing import Annotated
 
 import torch
 from annotated_types import Gt, Le
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
+from scaledreamer.collectives import largest
 from scaledreamer.constraints import NonNegativeFloat, PositiveInt
 from scaledreamer.fields.base import DensityField
 
@@ -63,9 +64,7 @@ class OccupancyGrid(nn.Module):
             return
         points = self._points(turn, radius=field.radius).expand(field.prompts, -1, -1)
         seen = field.density(points).amax(dim=0) * step_size  # [R^3]
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(seen, op=distributed.ReduceOp.MAX)
-        self.occs.copy_(torch.maximum(self.occs * self.decay, seen))
+        self.occs.copy_(torch.maximum(self.occs * self.decay, largest(seen)))
         self.binaries.copy_((self.occs >= self.occs.mean().clamp(max=self.threshold)).view_as(self.binaries))
 
     def _points(self, turn: int, *, radius: float) -> Tensor:

@@ -3,12 +3,13 @@
 import logging
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 
+from scaledreamer.collectives import largest_number
 from scaledreamer.constraints import PositiveInt
 from scaledreamer.errors import Interrupted
 from scaledreamer.slurm.job import NOTICES
@@ -31,12 +32,13 @@ class Interruptions(StepCallback):
 
     Args:
         every: optimiser steps between agreements of several processes, which hear the signal at different steps, or
-            some of them never. A single process leaves after the step.
+            some of them never; they leave a step after. A single process leaves after the step.
     """
 
     def __init__(self, *, every: PositiveInt = 10) -> None:
         self.every = every
         self._heard = _STAY
+        self._asked: Callable[[], int] | None = None
         self._leaving: Interrupted | None = None
         self._before: dict[int, Any] = {}
 
@@ -84,10 +86,11 @@ class Interruptions(StepCallback):
     def _agreed(self, trainer: pl.Trainer, step: int) -> int:
         if trainer.world_size == 1:
             return self._heard
-        if step % self.every:
-            return _STAY
-        mine = torch.tensor(self._heard, device=trainer.strategy.root_device)
-        return int(trainer.strategy.reduce(mine, reduce_op="max"))  # pyright: ignore[reportArgumentType]
+        asked, self._asked = self._asked, None
+        if step % self.every == 0:
+            self._asked = largest_number(self._heard, trainer.strategy.root_device)
+        # Of the step before: its answer is there while the device is busy with this one.
+        return asked() if asked is not None else _STAY
 
     def _notice(self) -> signal.Signals:
         return next((s for s in NOTICES if s in self._before), NOTICES[0])

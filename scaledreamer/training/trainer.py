@@ -98,13 +98,20 @@ def trainer(
 
 
 def _strategy(name: str) -> "str | Strategy":
-    """Lightning's, but for what its ``ddp`` copies in every step."""
+    """Lightning's, but for what its ``ddp`` copies and waits for in every step."""
     if name != "ddp":
         return name
     from lightning.pytorch.strategies import DDPStrategy
+    from torch.nn import Module
+    from torch.nn.parallel import DistributedDataParallel
+
+    class OnOneStream(DDPStrategy):
+        def _setup_model(self, model: Module) -> DistributedDataParallel:
+            # On a stream of its own, as Lightning has it, every parameter's gradient would wait for that one.
+            return DistributedDataParallel(model, device_ids=self.determine_ddp_device_ids(), **self._ddp_kwargs)
 
     # Buffers are constants, or follow from the prompts of all processes; gradients are summed where they lie.
-    return DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+    return OnOneStream(broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def _quiet() -> None:
@@ -112,3 +119,5 @@ def _quiet() -> None:
     logging.getLogger("lightning").handlers.clear()  # the root logger has them too: every line would appear twice
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")  # its own, with new PyTorch
+    # Its other name is newer than the oldest PyTorch that we take.
+    warnings.filterwarnings("ignore", message=r".*broadcast_buffers. is deprecated")
