@@ -173,7 +173,13 @@ class TextTo3D(pl.LightningModule):
         tensors = {name: v.detach().float() for name, v in figures.items() if isinstance(v, Tensor)}
         # The mean over processes is the figure of the global batch; numbers are the same in all of them.
         means = mean(torch.stack(list(tensors.values()))).unbind()
-        self.log_dict({**figures, **dict(zip(tensors, means, strict=True))}, on_step=True)
+        self.log_figures({**figures, **dict(zip(tensors, means, strict=True))})
+
+    def log_figures(self, figures: Mapping[str, Tensor | float], *, rank_zero_only: bool = False) -> None:
+        """Log figures of this optimiser step; the device is not waited for before the step is done."""
+        # Lightning copies what is no tensor to the device, and waits for it.
+        there = {name: v if isinstance(v, Tensor) else torch.tensor(v) for name, v in figures.items()}
+        self.log_dict(there, on_step=True, on_epoch=False, rank_zero_only=rank_zero_only)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Scale the learning rates; log them and the sizes of the gradients, before these are clipped."""
@@ -187,7 +193,7 @@ class TextTo3D(pl.LightningModule):
                 figures[f"train/lr/{group['name']}"] = float(group["lr"])
             norms = [v for v in figures.values() if isinstance(v, Tensor)]
             figures["train/grad_norm"] = torch.nn.utils.get_total_norm(norms)
-            self.log_dict(figures, on_step=True)
+            self.log_figures(figures)
 
     # -- life of a run ----------------------------------------------------------------------------------------
 

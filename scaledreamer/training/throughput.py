@@ -5,6 +5,7 @@ import time
 import lightning.pytorch as pl
 import torch
 
+from scaledreamer.system import TextTo3D
 from scaledreamer.training.callback import StepCallback
 
 
@@ -36,4 +37,5 @@ class Throughput(StepCallback):
         figures = {"speed/steps_per_second": rate, "speed/prompts_per_second": rate * prompts}
         if self._device.type == "cuda":
             figures["memory/gpu_peak_gib"] = torch.cuda.max_memory_allocated(self._device) / 2**30
-        module.log_dict(figures, on_step=True, on_epoch=False, rank_zero_only=True)
+        assert isinstance(module, TextTo3D)
+        module.log_figures(figures, rank_zero_only=True)
