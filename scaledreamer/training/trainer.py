@@ -60,7 +60,7 @@ def trainer(
         raise UserError("trainer.accelerator=gpu: PyTorch sees no GPU here; use trainer=cpu.")
     if threads is not None:
         torch.set_num_threads(threads)
-    _quiet()
+    _quiet(alone=devices == 1 and num_nodes == 1)
     options = dict(lightning or {})
     if job.job_id() is not None and SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
         # Requeues are ours: scaledreamer.training.interruption.
@@ -114,10 +114,12 @@ def _strategy(name: str) -> "str | Strategy":
     return OnOneStream(broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
-def _quiet() -> None:
+def _quiet(*, alone: bool) -> None:
     """Have Lightning speak through our log alone, and only when something is wrong."""
     logging.getLogger("lightning").handlers.clear()  # the root logger has them too: every line would appear twice
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")  # its own, with new PyTorch
     # Its other name is newer than the oldest PyTorch that we take.
     warnings.filterwarnings("ignore", message=r".*broadcast_buffers. is deprecated")
+    if alone:  # where SLURM is installed it says so to everybody
+        warnings.filterwarnings("ignore", message=r"The `srun` command is available")
