@@ -4,7 +4,6 @@ import torch
 from torch.nn import functional as F
 
 from scaledreamer.generators.mixed_volumes import COARSEST, Mix, MixedVolumesGenerator
-from scaledreamer.randomness import StepRandom
 
 
 def generator(**options):
@@ -55,20 +54,3 @@ def test_every_parameter_learns():
         (g.voxels(torch.randn(4, 6)) - 1).square().sum().backward()
         optimizer.step()
     assert all((p != b).any() for p, b in zip(g.parameters(), before, strict=True))
-
-
-def test_texts_move_only_while_learning():
-    """By noise of a share of each text's standard deviation, drawn anew in every step."""
-    g = generator(text_noise=0.1)
-    for parameter in g.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
-    text = torch.randn(2, 6) * torch.tensor([[1.0], [3.0]])
-
-    def draws(step: int) -> StepRandom:
-        return StepRandom(seed=0, step=step, rank=0, world_size=1, device=torch.device("cpu"))
-
-    moved = text + 0.1 * text.std(dim=1, keepdim=True) * draws(5).normal(2, 6)
-    torch.testing.assert_close(g(text, random=draws(5)).voxels, g.voxels(moved))
-    assert not torch.allclose(g(text, random=draws(6)).voxels, g.voxels(moved))
-    assert torch.equal(g(text).voxels, g.voxels(text))
-    assert torch.equal(g.eval()(text, random=draws(5)).voxels, g.voxels(text))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scaledreamer.constraints import NonNegativeFloat, PositiveFloat, PositiveInt
+from scaledreamer.constraints import PositiveFloat, PositiveInt
 from scaledreamer.fields.base import SdfField
 from scaledreamer.fields.decoded_voxel import DecodedVoxelField
 from scaledreamer.generators.base import Generator
@@ -58,7 +58,6 @@ class MixedVolumesGenerator(Generator):
         fine_scale: how much the finest volumes count, and so how fast they learn: detail comes after form.
         radius: half the side of the box that the voxels fill, world units.
         sphere_radius: of the sphere that the sdf starts from.
-        text_noise: standard deviation of noise on the text while it learns, relative to the text's own.
     """
 
     def __init__(
@@ -74,11 +73,9 @@ class MixedVolumesGenerator(Generator):
         fine_scale: PositiveFloat = 0.15,
         radius: PositiveFloat = 1.0,
         sphere_radius: PositiveFloat = 0.6,
-        text_noise: NonNegativeFloat = 0.0,
     ) -> None:
         super().__init__()
         self.radius, self.sphere_radius, self.fine_scale = radius, sphere_radius, fine_scale
-        self.text_noise = text_noise
         self.style = nn.Sequential(nn.LayerNorm(text_dim), nn.Linear(text_dim, w_dim), nn.LayerNorm(w_dim))
         sides = [side for side in (COARSEST, 8, 16, 32) if side < resolution]
         # Only the coarsest volumes are random at first: noise in finer ones would stay where nothing is learned.
@@ -114,6 +111,4 @@ class MixedVolumesGenerator(Generator):
 
     def forward(self, text: Tensor, latent: Tensor | None = None, random: StepRandom | None = None) -> SdfField:
         """See :meth:`scaledreamer.generators.base.Generator.forward`."""
-        if self.text_noise and random is not None and self.training:
-            text = text + self.text_noise * text.std(dim=-1, keepdim=True) * random.normal(*text.shape)
         return DecodedVoxelField(voxels=self.voxels(text), radius=self.radius, sphere_radius=self.sphere_radius)
