@@ -233,7 +233,7 @@ def srun(cluster: Cluster, project: Path) -> None:
     job = done.stdout.strip()
     run.wait_for(3)
     cluster("scancel", "--signal=USR2", job)
-    until(lambda: cluster.states(job) == ["COMPLETED"], seconds=150, what=f"{cluster.states(job)}\n{run.printed}")
+    until(lambda: cluster.states(job) == ["COMPLETED"], seconds=300, what=f"{cluster.states(job)}\n{run.printed}")
     final(run)
     for rank in (0, 1):
         assert_none_repeated(run, rank)
