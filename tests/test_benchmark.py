@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 import time
 
 import pytest
@@ -153,6 +155,20 @@ def test_a_step_that_fails_leaves_nothing_behind(monkeypatch):
         benchmark(TINY, steps=1, warmup=1, floor=True)
     assert "numpy" not in vars(Tensor)
     assert not _get_current_dispatch_mode_stack()
+
+
+def test_a_benchmark_that_is_ended_says_so(monkeypatch):
+    from scaledreamer.system import TextTo3D
+
+    step = TextTo3D.step
+
+    def ended(self, *args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(TextTo3D, "step", ended)
+    with pytest.raises(UserError, match=r"^the benchmark was ended by SIGTERM before all its steps were done"):
+        benchmark(TINY, steps=1, warmup=1)
 
 
 def test_the_age_of_this_process():

@@ -1,37 +1,28 @@
 """What the processes of a run work out together, by two of them and by one."""
 
-from multiprocessing import get_context
+from typing import Any
 
 import pytest
 import torch
-from torch import distributed
+from pairs import by_two
 
 from scaledreamer.collectives import largest, largest_number, mean, together
 
 CPU = torch.device("cpu")
 
 
-def _take_part(rank: int, folder: str) -> None:
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def _found(rank: int) -> dict[str, Any]:
     later = largest_number(3 * rank, CPU)
-    found = {
+    return {
         "together": together(),
         "largest": largest(torch.tensor([[1.0, -2.0], [-1.0, 2.0]][rank])),
         "mean": mean(torch.tensor([[1.0, -2.0], [2.0, 5.0]][rank])),
         "number": later(),
     }
-    torch.save(found, f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
 
 
 def test_two_processes_find_the_same(tmp_path):
-    started = [get_context("fork").Process(target=_take_part, args=(rank, str(tmp_path))) for rank in range(2)]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join(60)
-    for rank in range(2):
-        found = torch.load(tmp_path / f"{rank}.pt")
+    for found in by_two(_found, tmp_path):
         assert found["together"] is True
         assert found["largest"].tolist() == [1.0, 2.0]
         assert found["mean"].tolist() == [1.5, 1.5]

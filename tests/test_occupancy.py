@@ -2,14 +2,13 @@
 
 import math
 import sys
-from multiprocessing import get_context
 from types import SimpleNamespace
 
 import pytest
 import torch
 from matter import Matter, balls, first_batch, fog, made
+from pairs import by_two
 from test_volsdf import some_rays
-from torch import distributed
 
 from scaledreamer.cameras import Rays
 from scaledreamer.errors import UserError
@@ -47,25 +46,18 @@ def test_cells_are_ordered_as_in_nerfacc():
     assert grid.occs.nonzero().tolist() == [[5]]
 
 
-def _sees(rank: int, folder: str) -> None:
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def _sees(rank: int) -> torch.Tensor:
     grid = OccupancyGrid(resolution=4)
     grid.update((octant(3.0), fog(0.5))[rank], step_size=0.1, batch=0)
-    torch.save(grid.occs, f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
+    return grid.occs
 
 
 def test_a_grid_is_of_the_prompts_of_all_processes(tmp_path):
     """0.3 in the octant of the first one's matter, 0.05 in the second one's fog."""
-    started = [get_context("fork").Process(target=_sees, args=(rank, str(tmp_path))) for rank in range(2)]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join(60)
     alone = OccupancyGrid(resolution=4)
     alone.update(octant(3.0), step_size=0.1, batch=0)
-    for rank in range(2):
-        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), alone.occs.clamp(min=0.05))
+    for found in by_two(_sees, tmp_path):
+        torch.testing.assert_close(found, alone.occs.clamp(min=0.05))
 
 
 def test_matter_that_vanishes_is_forgotten():

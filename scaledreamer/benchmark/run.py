@@ -101,10 +101,7 @@ def benchmark(
     device = trainer.strategy.root_device
     gpu = device.type == "cuda"
     data = DataLoader(batches, batch_size=None, collate_fn=as_fetched, pin_memory=gpu)
-    try:
-        trainer.fit(system, data)
-    except Interrupted as error:
-        raise UserError(f"the benchmark was ended by {error.notice.name} before all its steps were done.") from None
+    _fit(trainer, system, data)
     found = {
         "stages": timer.stages(),
         "process_peak_gib": process_peak_gib(),
@@ -165,6 +162,13 @@ def _trainer(config: dict[str, Any], callback: Callback) -> Trainer:
     return build(node, callbacks=[callback, Interruptions()], logger=[], directory=Path.cwd())
 
 
+def _fit(trainer: Trainer, system: TextTo3D, data: DataLoader) -> None:
+    try:
+        trainer.fit(system, data)
+    except Interrupted as error:
+        raise UserError(f"the benchmark was ended by {error.notice.name} before all its steps were done.") from None
+
+
 def _work(config: dict[str, Any], system: TextTo3D, data: DataLoader, device: torch.device) -> Work:
     """What a step of a trained system has to do: counted without what would hide it, and the device's ceilings.
 
@@ -183,7 +187,7 @@ def _work(config: dict[str, Any], system: TextTo3D, data: DataLoader, device: to
     system.guidance.prior.prepare()
     counter = StageCounter()
     with _uncompiled():
-        _trainer({**config, "trainer": {**config["trainer"], "max_steps": STEPS}}, counter).fit(system, data)
+        _fit(_trainer({**config, "trainer": {**config["trainer"], "max_steps": STEPS}}, counter), system, data)
     tally = counter.tally
     del system.guidance
     _free()

@@ -75,7 +75,7 @@ class Interruptions(StepCallback):
         """Give the signals back."""
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
-        self._before = {}
+        self._before, self._asked = {}, None
         vars(trainer.fit_loop.epoch_loop).pop(LIGHTNINGS_AGREEMENT, None)
 
     def _hear(self, signum: int, frame: FrameType | None) -> None:
