@@ -1,5 +1,7 @@
 """The toybox's generator: learned volumes mixed by the text."""
 
+import math
+
 import torch
 from torch.nn import functional as F
 
@@ -51,6 +53,28 @@ def test_every_parameter_learns():
     before = [p.clone() for p in g.parameters()]
     for _ in range(2):  # volumes that start at zero reach their weights in the second step
         optimizer.zero_grad()
-        (g.voxels(torch.randn(4, 6)) - 1).square().sum().backward()
+        found = g(torch.randn(4, 6)).query(torch.rand(4, 200, 3) - 0.5)
+        ((found.sdf - 1).square().sum() + found.color.square().sum()).backward()
         optimizer.step()
     assert all((p != b).any() for p, b in zip(g.parameters(), before, strict=True))
+
+
+def test_the_text_places_the_form():
+    g = generator(placement_rate=0.5)
+    text, points = torch.randn(2, 6), torch.rand(2, 40, 3) - 0.5
+    left = g(text).query(points)
+    with torch.no_grad():
+        g.placement.bias.copy_(torch.tensor([0.2, -0.4, 0.0, 2 * math.log(1.25)]))  # half of it counts
+    moved = g(text).query(points * 1.25 + torch.tensor([0.1, -0.2, 0.0]))
+    torch.testing.assert_close(moved.sdf, 1.25 * left.sdf)
+    torch.testing.assert_close(moved.color, left.color)
+    torch.testing.assert_close(moved.gradient, left.gradient)
+
+
+def test_rates_change_how_fast_is_learned_not_what_is_first():
+    slow, fast = generator(modulation_rate=0.1), generator(modulation_rate=1.0)
+    text, points = torch.randn(2, 6), torch.rand(2, 40, 3) - 0.5
+    torch.testing.assert_close(slow(text).sdf(points), fast(text).sdf(points), rtol=1e-4, atol=1e-5)
+    for g in (slow, fast):
+        g.voxels(text).sum().backward()
+    torch.testing.assert_close(slow.modulation.weight.grad, 0.1 * fast.modulation.weight.grad, rtol=1e-3, atol=1e-5)
