@@ -27,6 +27,9 @@ OPTIONS = (
 )
 """Of every run here: 40 steps of milliseconds, each of them written down."""
 
+PATIENCE = 600.0
+"""Seconds that anything is waited for: the nine drills share a machine that may be busy besides."""
+
 ONE_HOST = ROOT / "slurm" / "one_host.sh"
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd")
 
@@ -42,19 +45,19 @@ def why_not() -> str | None:
 @contextmanager
 def one_host(folder: Path) -> Iterator["Cluster"]:
     """Two nodes on this host, up inside the block."""
-    up = subprocess.run([ONE_HOST, "up", folder / "slurm"], capture_output=True, text=True, timeout=120)
+    up = subprocess.run([ONE_HOST, "up", folder / "slurm"], capture_output=True, text=True, timeout=PATIENCE)
     assert up.returncode == 0, up.stderr
     try:
         yield Cluster(folder)
     finally:
-        subprocess.run([ONE_HOST, "down", folder / "slurm"], timeout=120, check=True)
+        subprocess.run([ONE_HOST, "down", folder / "slurm"], timeout=PATIENCE, check=True)
 
 
-def until(condition: Callable[[], Any], *, seconds: float, what: str) -> Any:
+def until(condition: Callable[[], Any], *, what: str) -> Any:
     """The first value of ``condition`` that counts as true."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"after {seconds} s: {what}"
+        assert time.monotonic() < deadline, f"after {PATIENCE} s: {what}"
         time.sleep(0.25)
     return value
 
@@ -75,7 +78,7 @@ class Cluster:
 
     def __call__(self, *command: str) -> str:
         """What a command of SLURM's prints."""
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout.strip()
 
@@ -141,18 +144,18 @@ class Sweep:
             assert self.driver.poll() is None, self.log
             return next((p.name.split("_")[0] for p in self.folder.glob(".submitit/*/*_submission.sh")), None)
 
-        return until(submitted, seconds=120, what=f"nothing was submitted\n{self.log}")
+        return until(submitted, what=f"nothing was submitted\n{self.log}")
 
     def run(self, number: int = 0) -> "RunFolder":
         return RunFolder(self.folder / f"run_{number}")
 
-    def wait(self, seconds: float = 200) -> int:
+    def wait(self) -> int:
         """Exit code of the driver, which ends when the jobs have."""
         try:
-            return self.driver.wait(timeout=seconds)
+            return self.driver.wait(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             self.driver.kill()
-            raise AssertionError(f"not done after {seconds} s:\n{self.log}\n{self.run().printed}") from None
+            raise AssertionError(f"not done after {PATIENCE} s:\n{self.log}\n{self.run().printed}") from None
 
 
 @dataclass(frozen=True)
@@ -167,13 +170,13 @@ class RunFolder:
         lines = file.read_text().splitlines() if file.exists() else []
         return [line for line in map(json.loads, lines) if line["rank"] == rank]
 
-    def wait_for(self, step: int, *, restart: int = 0, seconds: float = 150) -> dict[str, Any]:
+    def wait_for(self, step: int, *, restart: int = 0) -> dict[str, Any]:
         """The first line of that step or a later one, in that life of the job or a later one."""
 
         def reached() -> dict[str, Any] | None:
             return next((s for s in self.steps() if s["step"] >= step and s["restart"] >= restart), None)
 
-        return until(reached, seconds=seconds, what=f"step {step} of {self.path} is not done\n{self.printed}")
+        return until(reached, what=f"step {step} of {self.path} is not done\n{self.printed}")
 
     @property
     def launches(self) -> list[dict[str, Any]]:
