@@ -3,54 +3,29 @@
 import gc
 import logging
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
-from torch.utils.data import DataLoader, IterableDataset
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
 
 from scaledreamer.benchmark import process
 from scaledreamer.benchmark.ceilings import ceilings
 from scaledreamer.benchmark.counting import STEPS, StageCounter
 from scaledreamer.benchmark.profiling import Profiler
 from scaledreamer.benchmark.report import Report, Work
+from scaledreamer.benchmark.setting import RandomPrompts, configuration, random_prompts, trainer_of
 from scaledreamer.benchmark.stages import StageTimer
 from scaledreamer.benchmark.timeline import process_peak_gib
-from scaledreamer.config import check, compose, plain
-from scaledreamer.corpora.dataset import PromptBatch, as_fetched
+from scaledreamer.corpora.dataset import as_fetched
 from scaledreamer.errors import Interrupted, UserError
 from scaledreamer.guidance.base import Guidance
-from scaledreamer.priors.locate import stand_in
-from scaledreamer.schedules import step_at
 from scaledreamer.system import TextTo3D
-from scaledreamer.text.embedding import TextEmbedding
-
-TRUE_RENDERS = "scaledreamer.toybox.supervision.TrueRenders"
-"""The guidance whose targets follow from the prompts' words."""
 
 log = logging.getLogger(__name__)
-
-
-class _RandomPrompts(IterableDataset[PromptBatch]):
-    """The same batch of prompts that nobody wrote, again and again."""
-
-    def __init__(self, *, prompts: int, templates: int, length: int, width: int) -> None:
-        draws = torch.Generator().manual_seed(0)
-        self.batch = PromptBatch(
-            index=torch.arange(prompts),
-            prompts=[f"prompt {i}" for i in range(prompts)],
-            text=TextEmbedding(
-                pooled=torch.randn(prompts, width, generator=draws),
-                tokens=torch.randn(prompts, templates, length, width, generator=draws),
-            ),
-        )
-
-    def __iter__(self) -> Iterator[PromptBatch]:
-        while True:
-            yield self.batch
 
 
 def benchmark(
@@ -82,22 +57,17 @@ def benchmark(
     since, age = _stopwatch()
     profiler = Profiler(profile) if profile is not None else None
     timer = StageTimer(warmup=warmup, steps=steps, age=age, profiler=profiler)
-    config = _configuration(overrides, timer.total_steps)
+    config = configuration(overrides, timer.total_steps)
     # Heavy imports come after the check, so that a mistake is answered at once.
-    from scaledreamer.training.build import build, build_system, wordings
+    from scaledreamer.training.build import build, build_system
 
-    trainer = _trainer(config, timer)
+    trainer = trainer_of(config, timer)
     guidance: Guidance = build(config["guidance"])
     prior = guidance.prior
     prior.prepare()
     null = torch.zeros(prior.text_length, prior.text_dim)
     system = build_system(config, guidance=guidance, null_tokens=null, encode=None)
-    batches = _RandomPrompts(
-        prompts=config["corpus"]["batch_size"],
-        templates=len(wordings(system.generator, guidance.views)),
-        length=prior.text_length,
-        width=prior.text_dim,
-    )
+    batches = RandomPrompts(random_prompts(config, system))
     device = trainer.strategy.root_device
     gpu = device.type == "cuda"
     data = DataLoader(batches, batch_size=None, collate_fn=as_fetched, pin_memory=gpu)
@@ -135,33 +105,6 @@ def benchmark(
     )
 
 
-def _configuration(overrides: Sequence[str], steps: int) -> dict[str, Any]:
-    """The plain configuration of so many steps."""
-    cfg = compose([*overrides, f"trainer.max_steps={steps}"])
-    check(cfg)
-    config = plain(cfg)
-    if config["guidance"]["_target_"] == TRUE_RENDERS:
-        raise UserError(
-            "guidance: true pictures are rendered of toys, and the prompts of a benchmark are random; choose another "
-            "guidance=."
-        )
-    prior = config["guidance"]["prior"]
-    if not any(o.startswith("guidance.prior.path=") for o in overrides):
-        prior["path"] = stand_in(prior["path"])
-    config["cameras"]["image_size"] = step_at(config["cameras"]["image_size"], 1.0)
-    return config
-
-
-def _trainer(config: dict[str, Any], callback: Callback) -> Trainer:
-    from scaledreamer.training.build import build
-    from scaledreamer.training.interruption import Interruptions
-
-    options = {**config["trainer"]["lightning"], "enable_progress_bar": False}
-    node = {**config["trainer"], "lightning": options}
-    # How processes agree to leave is part of their step.
-    return build(node, callbacks=[callback, Interruptions()], logger=[], directory=Path.cwd())
-
-
 def _fit(trainer: Trainer, system: TextTo3D, data: DataLoader) -> None:
     try:
         trainer.fit(system, data)
@@ -187,7 +130,7 @@ def _work(config: dict[str, Any], system: TextTo3D, data: DataLoader, device: to
     system.guidance.prior.prepare()
     counter = StageCounter()
     with _uncompiled():
-        _fit(_trainer({**config, "trainer": {**config["trainer"], "max_steps": STEPS}}, counter), system, data)
+        _fit(trainer_of({**config, "trainer": {**config["trainer"], "max_steps": STEPS}}, counter), system, data)
     tally = counter.tally
     del system.guidance
     _free()

@@ -15,7 +15,7 @@ STAGES = tuple(stage for part in PARTS for stage in (part, f"{part} backward"))
 
 def show(report: Report) -> None:
     """What was measured, stage by stage."""
-    console = _console()
+    console = make_console()
     settings, rows, work = report.settings, report.rows(), report.work
     console.print(
         f"{settings['device']}, torch {settings['torch']}; prior {settings['prior']}, {settings['precision']}; "
@@ -25,7 +25,7 @@ def show(report: Report) -> None:
         soft_wrap=True,
     )
     columns = ["ms", "share", "peak GiB", *(["TFLOP/s", "GB/s", "floor ms", "of floor"] if work is not None else [])]
-    table = _table(*columns)
+    table = make_table(*columns)
     there = [stage for stage in STAGES if stage in rows]
     for stage in there:
         table.add_row(stage, *_cells(rows[stage], work), end_section=stage == there[-1])
@@ -50,11 +50,11 @@ def show(report: Report) -> None:
 
 def show_comparison(old: dict[str, Any], new: dict[str, Any], name: str) -> None:
     """How two reports differ; ``name`` is the old one's."""
-    console = _console()
+    console = make_console()
     console.print(f"Beside {name}:", soft_wrap=True)
     for line in differences(old, new):
         console.print(f"  {line}", soft_wrap=True)
-    table = _table("old ms", "new ms", "old / new", "old GiB", "new GiB", "old / new")
+    table = make_table("old ms", "new ms", "old / new", "old GiB", "new GiB", "old / new")
     places = {stage: place for place, stage in enumerate((*STAGES, "step"))}
     for change in sorted(changes(old, new), key=lambda change: places.get(change.stage, 0)):
         cells = [*(_number(v, 1) for v in change.milliseconds), _number(change.faster, 2)]
@@ -83,14 +83,14 @@ def _show_work(console: Console, work: Work) -> None:
 
 
 def _show_kernels(console: Console, report: Report) -> None:
-    table = _table("calls", "ms", "share", first="per step")
+    table = make_table("calls", "ms", "share", first="per step")
     for kernel in report.kernels:
         name = kernel.name if len(kernel.name) <= 80 else f"{kernel.name[:77]}..."
         table.add_row(name, f"{kernel.calls:.4g}", f"{kernel.milliseconds:.2f}", f"{kernel.share:.1%}")
     console.print(table, soft_wrap=True)
 
 
-def _console() -> Console:
+def make_console() -> Console:
     """On a terminal as wide as that; in a file, where Rich would take 80 columns, wide enough for large numbers."""
     console = Console(highlight=False, markup=False)  # names of kernels have brackets of their own
     if not console.is_terminal:
@@ -98,7 +98,8 @@ def _console() -> Console:
     return console
 
 
-def _table(*columns: str, first: str = "") -> Table:
+def make_table(*columns: str, first: str = "") -> Table:
+    """An empty table; the first column names the rows, the others hold numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column(first, no_wrap=True)
     for column in columns:
