@@ -7,7 +7,6 @@ import torch
 
 from scaledreamer.benchmark.gradients import alike, compare, main, plainly
 from scaledreamer.benchmark.setting import configuration
-from scaledreamer.errors import UserError
 
 TINY = ["generator=3dconv", "guidance=asd_sd", "guidance.prior.path=random:tiny", "corpus.batch_size=1"]
 TINY += ["size=small", "trainer=cpu", "trainer.threads=1", "cameras.image_size=8"]
@@ -50,6 +49,8 @@ def test_half_precision_is_seen(tmp_path, capsys):
     assert f"{given['norm_of_sum']:.4f}" in shown
 
 
-def test_wrong_numbers():
-    with pytest.raises(UserError, match="--draws"):
-        main([*TINY, "--draws", "0"])
+@pytest.mark.parametrize("wrong", [["--draws", "0"], ["--after", "-1"]])
+def test_wrong_numbers(wrong, capsys):
+    with pytest.raises(SystemExit):
+        main([*TINY, *wrong])
+    assert "is not a whole number" in capsys.readouterr().err

@@ -3,11 +3,11 @@
 python -m scaledreamer.benchmark generator=3dconv guidance=asd_sd [--steps 50] [--json NEW] [--compare OLD]
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
+from scaledreamer.benchmark.arguments import parser_of, positive, require_place
 from scaledreamer.cli import clear_errors
 from scaledreamer.errors import UserError
 
@@ -18,22 +18,15 @@ def main(arguments: list[str] | None = None) -> None:
     Raises:
         UserError: a file or the configuration is wrong, or it cannot run here.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m scaledreamer.benchmark",
-        description="Time, memory and work of a training step and its parts. A prior that is not on this machine gets "
-        "random weights of its sizes.",
-    )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as of train.py")
-    parser.add_argument("--steps", type=_positive, default=20, help="steps that are timed (20)")
-    parser.add_argument("--warmup", type=_positive, default=5, help="steps before them (5)")
+    parser = parser_of("scaledreamer.benchmark", "Time, memory and work of a training step and its parts.")
+    parser.add_argument("--steps", type=positive, default=20, help="steps that are timed (20)")
+    parser.add_argument("--warmup", type=positive, default=5, help="steps before them (5)")
     parser.add_argument("--no-floor", action="store_true", help="count no operations and bytes: times and memory alone")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="show the ratios to figures written before")
     parser.add_argument("--profile", type=Path, metavar="FOLDER", help="write a trace of a few more steps there")
     given = parser.parse_intermixed_args(arguments)
     # What is wrong with files is said before any time is spent.
-    if given.json is not None and (given.json.is_dir() or not given.json.absolute().parent.is_dir()):
-        raise UserError(f"--json {given.json}: name a file in a folder that is there.")
+    require_place(given.json)
     if given.profile is not None:
         _make(given.profile)
     from scaledreamer.benchmark.report import read_report
@@ -61,12 +54,6 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--profile {folder}: the folder cannot be made: {error.strerror}.") from error
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
-    return int(text)
 
 
 if __name__ == "__main__":

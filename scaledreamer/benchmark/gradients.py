@@ -7,24 +7,22 @@ gradient of a whole step's loss at all parameters. A third side says what is to 
 rounds to TF32, unless it is told not to.
 """
 
-import argparse
 import copy
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
+from scaledreamer.benchmark.arguments import natural, parser_of, positive, require_place
 from scaledreamer.benchmark.setting import configuration, random_prompts, trainer_of
 from scaledreamer.benchmark.show import make_console, make_table
 from scaledreamer.cli import clear_errors
-from scaledreamer.errors import UserError
 from scaledreamer.randomness import StepRandom
 from scaledreamer.system import TextTo3D
 from scaledreamer.text.embedding import TextEmbedding
@@ -168,20 +166,13 @@ def main(arguments: list[str] | None = None) -> None:
     Raises:
         UserError: a file or the configuration is wrong, or it cannot run here.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m scaledreamer.benchmark.gradients",
-        description="How near gradients come to those of plain PyTorch in float32. A prior that is not on this machine "
-        "gets random weights of its sizes.",
+    parser = parser_of(
+        "scaledreamer.benchmark.gradients", "How near gradients come to those of plain PyTorch in float32."
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as of train.py")
-    parser.add_argument("--draws", type=int, default=8, help="steps that are compared (8)")
-    parser.add_argument("--after", type=int, default=0, help="steps of training before (0)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--draws", type=positive, default=8, help="steps that are compared (8)")
+    parser.add_argument("--after", type=natural, default=0, help="steps of training before (0)")
     given = parser.parse_intermixed_args(arguments)
-    if given.draws < 1 or given.after < 0:
-        raise UserError("--draws is a whole number above 0, --after one from 0 on.")
-    if given.json is not None and (given.json.is_dir() or not given.json.absolute().parent.is_dir()):
-        raise UserError(f"--json {given.json}: name a file in a folder that is there.")
+    require_place(given.json)
     found = compare(given.overrides, draws=given.draws, after=given.after)
     show(found)
     if given.json is not None:
