@@ -7,7 +7,9 @@ Axes: P shapes, N points per shape.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from scaledreamer.fields.base import FieldSamples, SdfField
@@ -38,17 +40,45 @@ class PlacedField:
 
     def sdf(self, points: Tensor) -> Tensor:
         """Signed distances [P, N]; see :class:`scaledreamer.fields.base.SdfField`."""
-        own = self._own(points)
+        learns = any(t.requires_grad for t in (points, self.shift, self.scale))
         # Only a query knows the derivative by the place.
-        return self.query(points).sdf if own.requires_grad else self.scale * self.field.sdf(own)
+        if learns and torch.is_grad_enabled():
+            return self.query(points).sdf
+        return self.scale * self.field.sdf(self._own(points))
 
     def query(self, points: Tensor) -> FieldSamples:
         """Signed distance, colour and gradient at points [P, N, 3]."""
-        own = self._own(points)
-        found = self.field.query(own.detach())
-        moved = ((own - own.detach()) * found.gradient.detach()).sum(dim=-1)  # zero, but for its derivative
-        return FieldSamples(sdf=self.scale * (found.sdf + moved), color=found.color, gradient=found.gradient)
+        own = self._own(points.detach())
+        found = self.field.query(own)
+        sdf = _Placed.apply(found.sdf, points, self.shift, self.scale, found.gradient.detach(), own)
+        return FieldSamples(sdf=sdf, color=found.color, gradient=found.gradient)  # type: ignore[arg-type]
 
     def _own(self, points: Tensor) -> Tensor:
         """Points [P, N, 3] of the world in the field's own frame."""
-        return (points - self.shift[:, None]) / self.scale[..., None]
+        return (points - self.shift.detach()[:, None]) / self.scale.detach()[..., None]
+
+
+class _Placed(torch.autograd.Function):
+    """scale * sdf, where sdf [P, N] was asked at ``own`` [P, N, 3] and has that ``gradient`` [P, N, 3] there."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, sdf: Tensor, points: Tensor, shift: Tensor, scale: Tensor, gradient: Tensor, own: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(sdf, scale, gradient, own)
+        return scale * sdf
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (of_placed,) = gradients
+        sdf, scale, gradient, own = ctx.saved_tensors
+        of_points = of_placed[..., None] * gradient  # d (scale f((x - shift) / scale)) / dx is f's gradient
+        of_scale = (of_placed * sdf).sum(dim=1) - torch.einsum("pnc,pnc->p", of_points, own)
+        return (
+            scale * of_placed,
+            of_points if ctx.needs_input_grad[1] else None,
+            -of_points.sum(dim=1),
+            of_scale[:, None],
+            None,
+            None,
+        )
