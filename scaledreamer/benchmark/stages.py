@@ -1,7 +1,7 @@
 """Takes a training step of a real run apart into generator, renderer, VAE, prior and optimiser."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any, cast
 
@@ -27,7 +27,7 @@ class StageHooks(Callback):
     """Is told when the stages of every training step begin, forward and backward.
 
     A stage's backward pass begins when the gradient of its output is complete: hooks on the renders and on the field's
-    tensors tell. What lies between the named stages is ``rest``: cameras, losses, guidance, the trainer.
+    largest tensor tell. What lies between the named stages is ``rest``: cameras, losses, guidance, the trainer.
     """
 
     def __init__(self) -> None:
@@ -66,10 +66,9 @@ class StageHooks(Callback):
         self._undo = []  # they hold the prior and its weights
 
     def _after_generator(self, _module: Any, _inputs: Any, field: Any) -> None:
-        tensors = [getattr(field, f.name) for f in fields(field)] if is_dataclass(field) else []
-        for tensor in tensors:
-            if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
-                tensor.register_hook(lambda _: self.enter("generator backward"))
+        made = [tensor for tensor in _tensors(field) if tensor.grad_fn is not None]
+        if made:  # small ones, as of where a field stands, may be done before the others have begun
+            max(made, key=Tensor.numel).register_hook(lambda _: self.enter("generator backward"))
         self.enter("renderer")
 
     def _after_renderer(self, _module: Any, _inputs: Any, rendering: Rendering) -> None:
@@ -173,6 +172,15 @@ class StageTimer(StageHooks):
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()
         return time.perf_counter()
+
+
+def _tensors(field: Any) -> Iterator[Tensor]:
+    """All tensors of a field, and of the field that it may be made of."""
+    if isinstance(field, Tensor):
+        yield field
+    elif is_dataclass(field):
+        for f in fields(field):
+            yield from _tensors(getattr(field, f.name))
 
 
 class _ToldPrior:
