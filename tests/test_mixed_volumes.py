@@ -48,7 +48,7 @@ def test_starts_smooth_and_near_the_sphere():
 
 
 def test_every_parameter_learns():
-    g = generator()
+    g = generator(placement_rate=0.02, modulation_rate=0.1)
     optimizer = torch.optim.SGD(g.parameters(), lr=0.1)
     before = [p.clone() for p in g.parameters()]
     for _ in range(2):  # volumes that start at zero reach their weights in the second step

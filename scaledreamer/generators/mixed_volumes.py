@@ -76,8 +76,8 @@ class MixedVolumesGenerator(Generator):
         hidden: PositiveInt = 32,
         fine_volumes: PositiveInt = 48,
         fine_scale: PositiveFloat = 0.15,
-        modulation_rate: PositiveFloat = 0.1,
-        placement_rate: NonNegativeFloat = 0.02,
+        modulation_rate: PositiveFloat = 1.0,
+        placement_rate: NonNegativeFloat = 0.0,
         radius: PositiveFloat = 1.0,
         sphere_radius: PositiveFloat = 0.6,
     ) -> None:
