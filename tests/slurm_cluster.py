@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,12 @@ def one_host(folder: Path) -> Iterator["Cluster"]:
     """Two nodes on this host, up inside the block."""
     up = subprocess.run([ONE_HOST, "up", folder / "slurm"], capture_output=True, text=True, timeout=PATIENCE)
     assert up.returncode == 0, up.stderr
+    cluster = Cluster(folder)
     try:
-        yield Cluster(folder)
+        yield cluster
     finally:
+        for driver in cluster.drivers:  # of a drill that failed: it would wait for ever
+            driver.kill()
         subprocess.run([ONE_HOST, "down", folder / "slurm"], timeout=PATIENCE, check=True)
 
 
@@ -71,6 +74,7 @@ class Cluster:
     """
 
     folder: Path
+    drivers: "list[subprocess.Popen[bytes]]" = field(default_factory=list, init=False, compare=False)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -122,6 +126,7 @@ class Cluster:
             driver = subprocess.Popen(
                 command, cwd=project, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
+        self.drivers.append(driver)
         return Sweep(self, folder, driver)
 
 

@@ -78,7 +78,7 @@ def assert_alike(found, expected, tolerance):
 
 
 def check(function, plain, arguments, device, *, noise=2):
-    # On a GPU products are in tf32, and a number near a kink of the activation may come to lie on its other side.
+    # On a GPU a number near a kink of the activation may come to lie on its other side.
     tolerance = 1e-5 if device == "cpu" else 2e-2
     arguments = [x if x is None else x.to(device) for x in arguments]
     found, of_found = results(function, arguments)

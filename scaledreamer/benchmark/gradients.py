@@ -7,11 +7,10 @@ gradient of a whole step's loss at all parameters. A third side says what is to 
 rounds to TF32, unless it is told not to.
 """
 
-import copy
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -49,10 +48,10 @@ class _Side:
 
 
 def plainly(config: Any) -> Any:
-    """A copy of a configuration's node that computes everything by PyTorch's own operators in float32."""
+    """A configuration's node that computes everything by PyTorch's own operators in float32."""
     if isinstance(config, dict):
         return {key: PLAINLY[key] if key in PLAINLY else plainly(value) for key, value in config.items()}
-    return [plainly(value) for value in config] if isinstance(config, list) else copy.copy(config)
+    return [plainly(value) for value in config] if isinstance(config, list) else config
 
 
 def compare(overrides: Sequence[str], *, draws: int = 8, progress: float = 0.3, after: int = 0) -> dict[str, Likeness]:
@@ -73,22 +72,25 @@ def compare(overrides: Sequence[str], *, draws: int = 8, progress: float = 0.3, 
     device: torch.device = trainer.strategy.root_device
     sides = {
         "given": _side(config, device, tf32=True, context=trainer.precision_plugin.forward_context),
-        "plain": _side(plain, device, tf32=False, context=torch.enable_grad),
+        "plain": _side(plain, device, tf32=False, context=nullcontext),
     }
     if device.type == "cuda":
-        sides["tf32"] = _side(plain, device, tf32=True, context=torch.enable_grad)
+        sides["tf32"] = _side(plain, device, tf32=True, context=nullcontext)
     text = random_prompts(config, sides["given"].system).text
     assert text is not None
     text = text.to(device)
-    _train(sides["given"], text, after)
+    optimizer = sides["given"].system.configure_optimizers()
+    for step in range(after):
+        _gradient(sides["given"], text, progress * step / after, draws + step)
+        optimizer.step()
     for side in sides.values():
         side.system.load_state_dict(sides["given"].system.state_dict())
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     sums = {name: torch.zeros((), device=device) for name in sides}
     for draw in range(draws):
-        expected = gradient(sides["plain"], text, progress, draw)
+        expected = _gradient(sides["plain"], text, progress, draw)
         for name, side in sides.items():
-            one = expected if name == "plain" else gradient(side, text, progress, draw)
+            one = expected if name == "plain" else _gradient(side, text, progress, draw)
             found[name].append(alike(one, expected))
             sums[name] = sums[name] + one
     return {
@@ -104,8 +106,8 @@ def alike(found: Tensor, expected: Tensor) -> tuple[float, float]:
     return float(one @ other / (one.norm() * other.norm())), float(one.norm() / other.norm())
 
 
-def gradient(side: _Side, text: TextEmbedding, progress: float, draw: int) -> Tensor:
-    """Of a step's loss at all parameters, [N] float32."""
+def _gradient(side: _Side, text: TextEmbedding, progress: float, draw: int) -> Tensor:
+    """Of a step's loss at all N parameters, [N] float32; not scaled, as ``16-mixed`` would."""
     system = side.system
     system.zero_grad(set_to_none=True)
     random = StepRandom(seed=0, step=draw, device=text.pooled.device)
@@ -115,13 +117,6 @@ def gradient(side: _Side, text: TextEmbedding, progress: float, draw: int) -> Te
         loss.backward()
     learning = [p for p in system.parameters() if p.requires_grad]
     return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten().float() for p in learning])
-
-
-def _train(side: _Side, text: TextEmbedding, steps: int) -> None:
-    optimizer = side.system.configure_optimizers()
-    for step in range(steps):
-        gradient(side, text, 0.3 * step / steps, -1 - step)
-        optimizer.step()
 
 
 def _side(config: dict[str, Any], device: torch.device, *, tf32: bool, context: Callable[[], Any]) -> _Side:

@@ -23,6 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from scaledreamer.benchmark.arguments import natural, positive, require_place
 from scaledreamer.benchmark.ceilings import copy_speed
 from scaledreamer.benchmark.points import Where, points_of
 from scaledreamer.benchmark.timeline import Timeline
@@ -178,13 +179,14 @@ def main(arguments: list[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m scaledreamer.benchmark.hash_grid", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--points", type=int, default=64 * 64 * 192 * 4, metavar="N", help="points (3145728)")
-    parser.add_argument("--log2-size", type=int, default=19, metavar="N", help="of the tables (19)")
-    parser.add_argument("--repeats", type=int, default=30, metavar="N", help="repetitions that are timed (30)")
-    parser.add_argument("--warmup", type=int, default=5, metavar="N", help="repetitions before them (5)")
+    parser.add_argument("--points", type=positive, default=64 * 64 * 192 * 4, metavar="N", help="points (3145728)")
+    parser.add_argument("--log2-size", type=positive, default=19, metavar="N", help="of the tables (19)")
+    parser.add_argument("--repeats", type=positive, default=30, metavar="N", help="repetitions that are timed (30)")
+    parser.add_argument("--warmup", type=natural, default=5, metavar="N", help="repetitions before them (5)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     given = parser.parse_args(arguments)
+    require_place(given.json)
     report = benchmark(
         given.points,
         device=torch.device(given.device),

@@ -107,7 +107,10 @@ class MixedVolumesGenerator(Generator):
 
     def voxels(self, text: Tensor) -> Tensor:
         """Offsets of the distance and colour logits [P, 4, R, R, R] of P prompts, text [P, D]."""
-        w = self.style(text)
+        return self._mixed(self.style(text))
+
+    def _mixed(self, w: Tensor) -> Tensor:
+        """:meth:`voxels` of styles [P, w_dim]."""
         first, *rest = self.coarse
         x = first(w)
         for mix in rest:
@@ -123,8 +126,9 @@ class MixedVolumesGenerator(Generator):
 
     def forward(self, text: Tensor, latent: Tensor | None = None, random: StepRandom | None = None) -> SdfField:
         """See :meth:`scaledreamer.generators.base.Generator.forward`."""
-        field = DecodedVoxelField(voxels=self.voxels(text), radius=self.radius, sphere_radius=self.sphere_radius)
+        w = self.style(text)
+        field = DecodedVoxelField(voxels=self._mixed(w), radius=self.radius, sphere_radius=self.sphere_radius)
         if self.placement is None:
             return field
-        placement = self.placement_rate * self.placement(self.style(text)).float()
+        placement = self.placement_rate * self.placement(w).float()  # [P, 4]
         return PlacedField(field=field, shift=placement[:, :3], scale=placement[:, 3:].exp())

@@ -29,8 +29,8 @@ CHANNELS = 32
 """Most channels of a program."""
 
 SPREAD = "half"
-"""Type of the products that stand for trilinear interpolation along x: tf32, or "half", that of the volumes, which are
-rounded to it anyway: a twentieth of the generator's time, and gradients are as near to float32's."""
+"""Type of the products that stand for trilinear interpolation along x: "float32", or "half", that of the volumes, which
+are rounded to it anyway: a twentieth of the generator's time, and gradients are as near to float32's."""
 
 
 def _tile(side: int, width: int) -> dict[str, int]:
