@@ -3,45 +3,26 @@
 3DConv-net adds learned volumes, the same for every prompt, between its convolutions. Here there are many at each
 resolution, the text says how much of each, and the convolutions are gone but for two pointwise layers: on a CPU that
 takes a tenth of the time. The weights are linear in the text, so that words combine in prompts that were never seen;
-what is not linear learns slowly, and what a word does to the place and the size of the whole is learned apart.
+what is not linear learns slowly. Words of colour shall not change the form: distance and colour can be of volumes of
+their own, and what a word does to the place and the size of the whole is learned apart.
 
 Axes: P prompts, D text width, K learned volumes, R voxels per side; volumes are [P, channels, z, y, x].
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from scaledreamer.constraints import NonNegativeFloat, PositiveFloat, PositiveInt
+from scaledreamer.constraints import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from scaledreamer.fields.base import SdfField
 from scaledreamer.fields.decoded_voxel import DecodedVoxelField
 from scaledreamer.fields.placed import PlacedField
 from scaledreamer.generators.base import Generator
-from scaledreamer.generators.modulated import upsample
+from scaledreamer.generators.mixing import Activation, MixedVolumes
 from scaledreamer.randomness import StepRandom
 
-COARSEST = 4  # voxels per side
-OUTPUTS = 4  # offset of the signed distance, three colour logits
-
-
-class Mix(nn.Module):
-    """sum_k a_k(w) V_k, with weights a linear in the style w.
-
-    Args:
-        w_dim: width of the style; volumes: K; channels, resolution: of each volume.
-        std: of the initial volumes. Where it is 0 the sum is at first as well.
-    """
-
-    def __init__(self, *, w_dim: int, volumes: int, channels: int, resolution: int, std: float) -> None:
-        super().__init__()
-        self.weights = nn.Linear(w_dim, volumes)
-        self.volumes = nn.Parameter(std * torch.randn(volumes, channels, resolution, resolution, resolution))
-
-    def forward(self, w: Tensor) -> Tensor:
-        """[P, w_dim] -> [P, channels, R, R, R]."""
-        return (self.weights(w) @ self.volumes.flatten(1)).unflatten(1, self.volumes.shape[1:])
+DISTANCE, COLORS = 1, 3  # outputs: offset of the signed distance, colour logits
 
 
 class MixedVolumesGenerator(Generator):
@@ -56,7 +37,9 @@ class MixedVolumesGenerator(Generator):
         w_dim: width of the style w, a linear map of the text.
         resolution: R, a power of two.
         volumes: K at each coarser resolution; fine_volumes: K of the finest.
-        channels: of the features; hidden: between the pointwise layers.
+        channels: of the features; hidden: between the pointwise layers; activation: there.
+        color_channels: of the features that colours have apart from the distance's, color_hidden between their
+            pointwise layers; with 0 channels both are made of the same features.
         fine_scale: how much the finest volumes count, and so how fast they learn: detail comes after form.
         modulation_rate: how fast the text learns to scale and shift features; at the volumes' own pace, 1, words that
             always come together in training mean something together.
@@ -74,6 +57,9 @@ class MixedVolumesGenerator(Generator):
         volumes: PositiveInt = 64,
         channels: PositiveInt = 16,
         hidden: PositiveInt = 32,
+        activation: Activation = "silu",
+        color_channels: NonNegativeInt = 0,
+        color_hidden: PositiveInt = 16,
         fine_volumes: PositiveInt = 48,
         fine_scale: PositiveFloat = 0.15,
         modulation_rate: PositiveFloat = 1.0,
@@ -82,24 +68,22 @@ class MixedVolumesGenerator(Generator):
         sphere_radius: PositiveFloat = 0.6,
     ) -> None:
         super().__init__()
-        self.radius, self.sphere_radius = radius, sphere_radius
-        self.fine_scale, self.modulation_rate, self.placement_rate = fine_scale, modulation_rate, placement_rate
+        self.radius, self.sphere_radius, self.placement_rate = radius, sphere_radius, placement_rate
         self.style = nn.Sequential(nn.LayerNorm(text_dim), nn.Linear(text_dim, w_dim), nn.LayerNorm(w_dim))
-        sides = [side for side in (COARSEST, 8, 16, 32) if side < resolution]
-        # Only the coarsest volumes are random at first: noise in finer ones would stay where nothing is learned.
-        self.coarse = nn.ModuleList(
-            Mix(w_dim=w_dim, volumes=volumes, channels=channels, resolution=side, std=float(side == COARSEST))
-            for side in sides
-        )
-        self.features = nn.Linear(channels, hidden)
-        self.modulation = nn.Linear(w_dim, 2 * hidden)
-        self.outputs = nn.Linear(hidden, OUTPUTS)
-        self.fine = Mix(w_dim=w_dim, volumes=fine_volumes, channels=OUTPUTS, resolution=resolution, std=0.0)
-        with torch.no_grad():  # near the initial sphere
-            self.outputs.weight.mul_(0.3)
-            self.modulation.weight.mul_(0.5 / modulation_rate)
-        nn.init.zeros_(self.outputs.bias)
-        nn.init.zeros_(self.modulation.bias)
+        shared: dict[str, Any] = {
+            "w_dim": w_dim,
+            "resolution": resolution,
+            "volumes": volumes,
+            "activation": activation,
+            "fine_volumes": fine_volumes,
+            "fine_scale": fine_scale,
+            "modulation_rate": modulation_rate,
+        }
+        outputs = DISTANCE if color_channels else DISTANCE + COLORS
+        self.volumes = MixedVolumes(outputs=outputs, channels=channels, hidden=hidden, **shared)
+        self.colors = None
+        if color_channels:
+            self.colors = MixedVolumes(outputs=COLORS, channels=color_channels, hidden=color_hidden, **shared)
         self.placement = nn.Linear(w_dim, 4) if placement_rate else None  # shift, logarithm of the scale
         if self.placement is not None:
             nn.init.zeros_(self.placement.weight)
@@ -111,18 +95,9 @@ class MixedVolumesGenerator(Generator):
 
     def _mixed(self, w: Tensor) -> Tensor:
         """:meth:`voxels` of styles [P, w_dim]."""
-        first, *rest = self.coarse
-        x = first(w)
-        for mix in rest:
-            x = upsample(x) + mix(w)
-        x = upsample(x / len(self.coarse) ** 0.5)
-        scale, shift = (self.modulation_rate * self.modulation(w))[..., None].chunk(2, dim=1)  # [P, hidden, 1] each
-        weight, bias = self.features.weight * (1 + scale), self.features.bias[:, None] * (1 + scale) + shift
-        # The style goes into the weights, not into the voxels, of which there are far more.
-        x = F.silu(torch.baddbmm(bias, weight, x.flatten(2)))  # [P, hidden, R^3]
-        x = torch.baddbmm(self.outputs.bias[:, None], self.outputs.weight.expand(len(x), -1, -1), x)
-        fine = self.fine(w)
-        return x.view_as(fine) + self.fine_scale * fine
+        if self.colors is None:
+            return self.volumes(w)
+        return torch.cat([self.volumes(w), self.colors(w)], dim=1)
 
     def forward(self, text: Tensor, latent: Tensor | None = None, random: StepRandom | None = None) -> SdfField:
         """See :meth:`scaledreamer.generators.base.Generator.forward`."""
@@ -132,3 +107,11 @@ class MixedVolumesGenerator(Generator):
             return field
         placement = self.placement_rate * self.placement(w).float()  # [P, 4]
         return PlacedField(field=field, shift=placement[:, :3], scale=placement[:, 3:].exp())
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Weights of runs from before colours could be apart are read as well."""
+        parts = {name for name, _ in self.volumes.named_children()}
+        for name in [n for n in state_dict if n.removeprefix(prefix).split(".")[0] in parts]:
+            if name.startswith(prefix):
+                state_dict[f"{prefix}volumes.{name.removeprefix(prefix)}"] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *args)
