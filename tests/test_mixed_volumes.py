@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -24,8 +25,9 @@ def test_mix_by_hand():
     torch.testing.assert_close(found[0], 2 * first + 3 * second + 7 * third)
 
 
-def test_a_batch_equals_its_samples():
-    g = generator()
+@pytest.mark.parametrize("options", [{}, {"color_channels": 3, "activation": "relu"}])
+def test_a_batch_equals_its_samples(options):
+    g = generator(**options)
     for parameter in g.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     text = torch.randn(3, 6)
@@ -48,9 +50,10 @@ def test_starts_smooth_and_near_the_sphere():
     assert (inside < 0).all()
 
 
-def test_every_parameter_learns():
-    g = generator(placement_rate=0.02, modulation_rate=0.1)
-    optimizer = torch.optim.SGD(g.parameters(), lr=0.1)
+@pytest.mark.parametrize("options", [{}, {"color_channels": 3, "activation": "relu"}])
+def test_every_parameter_learns(options):
+    g = generator(placement_rate=0.02, modulation_rate=0.1, **options)
+    optimizer = torch.optim.SGD(g.parameters(), lr=0.001)
     before = [p.clone() for p in g.parameters()]
     for _ in range(2):  # volumes that start at zero reach their weights in the second step
         optimizer.zero_grad()
@@ -80,3 +83,26 @@ def test_rates_change_how_fast_is_learned_not_what_is_first():
         g.voxels(text).sum().backward()
     slowed, at_full_pace = (g.volumes.modulation.weight.grad for g in (slow, fast))
     torch.testing.assert_close(slowed, 0.1 * at_full_pace, rtol=1e-3, atol=1e-5)
+
+
+def test_colours_and_distances_are_of_volumes_of_their_own():
+    g = generator(color_channels=3, activation="relu")
+    found = g(torch.randn(2, 6)).query(torch.rand(2, 40, 3) - 0.5)
+    found.sdf.sum().backward(retain_graph=True)
+    assert all(p.grad is None or not p.grad.any() for p in g.colors.parameters())
+    assert g.volumes.outputs.weight.grad.any()
+    g.zero_grad()
+    found.color.sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in g.volumes.parameters())
+    assert g.colors.outputs.weight.grad.any()
+
+
+def test_reads_weights_from_before_colours_could_be_apart():
+    g, text = generator(placement_rate=0.02), torch.randn(2, 6)
+    before = {name.replace("volumes.", "", 1): value.clone() for name, value in g.state_dict().items()}
+    assert {"coarse.0.weights.weight", "coarse.0.volumes", "fine.volumes", "outputs.bias"} <= set(before)
+    expected = g.voxels(text)
+    for parameter in g.parameters():
+        torch.nn.init.zeros_(parameter)
+    torch.nn.ModuleDict({"generator": g}).load_state_dict({f"generator.{name}": v for name, v in before.items()})
+    torch.testing.assert_close(g.voxels(text), expected)
