@@ -61,7 +61,8 @@ class MixedVolumes(nn.Module):
         modulation_rate: float,
     ) -> None:
         super().__init__()
-        self.fine_scale, self.modulation_rate, self.activation = fine_scale, modulation_rate, activation
+        self.fine_scale, self.modulation_rate = fine_scale, modulation_rate
+        self.activation: Activation = activation
         sides = [side for side in (COARSEST, 8, 16, 32) if side < resolution]
         # Only the coarsest volumes are random at first: noise in finer ones would stay where nothing is learned.
         self.coarse = nn.ModuleList(
