@@ -50,7 +50,7 @@ def test_names_are_refused_with_the_nearest(error, override):
 
 
 CHECKED = {  # refused by what the values would be passed to, all at once
-    "+generator.foo=3": "generator.foo: no such option; valid names are: channels, ",
+    "+generator.foo=3": "generator.foo: no such option; valid names are: activation, channels, ",
     "+foo=3": "foo: no such option; valid names are: background, ",
     "seed=-1": "seed: input should be greater than or equal to 0, not -1. [command line, over conf/train.yaml]",
     "generator.hidden=0": "generator.hidden: input should be greater than or equal to 1, not 0. "
