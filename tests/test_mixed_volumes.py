@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from scaledreamer.generators.mixed_volumes import MixedVolumesGenerator
 from scaledreamer.generators.mixing import COARSEST, Mix
+from scaledreamer.training.saved_weights import SavedWeights, load_weights
 
 
 def generator(**options):
@@ -97,12 +98,13 @@ def test_colours_and_distances_are_of_volumes_of_their_own():
     assert g.colors.outputs.weight.grad.any()
 
 
-def test_reads_weights_from_before_colours_could_be_apart():
+def test_reads_weights_from_before_colours_could_be_apart(tmp_path):
     g, text = generator(placement_rate=0.02), torch.randn(2, 6)
     before = {name.replace("volumes.", "", 1): value.clone() for name, value in g.state_dict().items()}
     assert {"coarse.0.weights.weight", "coarse.0.volumes", "fine.volumes", "outputs.bias"} <= set(before)
     expected = g.voxels(text)
     for parameter in g.parameters():
         torch.nn.init.zeros_(parameter)
-    torch.nn.ModuleDict({"generator": g}).load_state_dict({f"generator.{name}": v for name, v in before.items()})
+    tensors = {f"generator.{name}": value for name, value in before.items()}
+    load_weights({"generator": g}, SavedWeights(path=tmp_path / "old.ckpt", tensors=tensors, step=800, made_by={}))
     torch.testing.assert_close(g.voxels(text), expected)

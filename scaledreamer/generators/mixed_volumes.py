@@ -9,7 +9,7 @@ their own, and what a word does to the place and the size of the whole is learne
 Axes: P prompts, D text width, K learned volumes, R voxels per side; volumes are [P, channels, z, y, x].
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from scaledreamer.fields.decoded_voxel import DecodedVoxelField
 from scaledreamer.fields.placed import PlacedField
 from scaledreamer.generators.base import Generator
 from scaledreamer.generators.mixing import Activation, MixedVolumes
+from scaledreamer.published import PublishedNames
 from scaledreamer.randomness import StepRandom
 
 DISTANCE, COLORS = 1, 3  # outputs: offset of the signed distance, colour logits
@@ -47,6 +48,11 @@ class MixedVolumesGenerator(Generator):
         radius: half the side of the box that the voxels fill, world units.
         sphere_radius: of the sphere that the sdf starts from.
     """
+
+    # Of runs from before colours could have volumes of their own.
+    published_names: ClassVar[PublishedNames] = {
+        name: f"volumes.{name}" for name in ("coarse.", "features.", "modulation.", "outputs.", "fine.")
+    }
 
     def __init__(
         self,
@@ -107,11 +113,3 @@ class MixedVolumesGenerator(Generator):
             return field
         placement = self.placement_rate * self.placement(w).float()  # [P, 4]
         return PlacedField(field=field, shift=placement[:, :3], scale=placement[:, 3:].exp())
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Weights of runs from before colours could be apart are read as well."""
-        parts = {name for name, _ in self.volumes.named_children()}
-        for name in [n for n in state_dict if n.removeprefix(prefix).split(".")[0] in parts]:
-            if name.startswith(prefix):
-                state_dict[f"{prefix}volumes.{name.removeprefix(prefix)}"] = state_dict.pop(name)
-        super()._load_from_state_dict(state_dict, prefix, *args)
