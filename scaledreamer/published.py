@@ -1,4 +1,4 @@
-"""What parts of a system say of themselves, so that weights made with the paper's code load into them.
+"""What parts of a system say of themselves, so that weights made with the paper's code, or earlier, load into them.
 
 A generator, a background or a renderer may have two members; without them its weights are named as in the file and
 nothing else is compared:
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 PublishedNames = Mapping[str, str | None]
-"""How names begin in the paper's checkpoints, below their part -> how they begin here; None: there is no such here."""
+"""How names begin in the paper's checkpoints or in ours of before, below their part -> how they begin here; None: there
+is no such here."""
 
 
 def box(radius: float) -> Tensor:

@@ -3,8 +3,8 @@
 3DConv-net adds learned volumes, the same for every prompt, between its convolutions. Here there are many at each
 resolution, the text says how much of each, and the convolutions are gone but for two pointwise layers: on a CPU that
 takes a tenth of the time. The weights are linear in the text, so that words combine in prompts that were never seen;
-what is not linear learns slowly. Words of colour shall not change the form: distance and colour can be of volumes of
-their own, and what a word does to the place and the size of the whole is learned apart.
+what is not linear learns slowly. Distance and colour can be of volumes of their own, so that forms do not follow what
+colours learn, and what a word does to the place and the size of the whole is learned apart.
 
 Axes: P prompts, D text width, K learned volumes, R voxels per side; volumes are [P, channels, z, y, x].
 """
